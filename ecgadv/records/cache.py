@@ -1,0 +1,87 @@
+"""A memory-mapped copy of a parsed data source, built once and atomically, keyed by content."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ecgadv.records.base import RecordSet
+
+_LAYOUT = 1
+"""Part of every key, so that a change of the layout below never reads an older cache."""
+
+
+def cache_root() -> Path:
+    """Where caches live: ``ECGADV_CACHE``, else ``$XDG_CACHE_HOME/ecgadv``, else ``~/.cache/ecgadv``."""
+    named = os.environ.get("ECGADV_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecgadv"
+
+
+def load(folder: Path) -> RecordSet:
+    """Read a cached record set; samples stay on disk (``mmap_mode="r"``)."""
+    meta = json.loads((folder / "meta.json").read_text())
+    return RecordSet(
+        meta["name"],
+        meta["ids"],
+        np.array(meta["labels"], dtype="U8"),
+        np.load(folder / "samples.npy", mmap_mode="r", allow_pickle=False),
+        np.load(folder / "offsets.npy", allow_pickle=False),
+        gain=meta["gain"],
+        fs=meta["fs"],
+        digest=meta["digest"],
+        skipped=meta["skipped"],
+    )
+
+
+def save(records: RecordSet, folder: Path) -> None:
+    """Write a record set so that ``folder`` appears complete or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        np.save(scratch / "samples.npy", records.samples, allow_pickle=False)
+        np.save(scratch / "offsets.npy", records.offsets, allow_pickle=False)
+        meta = {
+            "name": records.name,
+            "ids": records.ids,
+            "labels": [str(label) for label in records.labels],
+            "gain": records.gain,
+            "fs": records.fs,
+            "digest": records.digest,
+            "skipped": records.skipped,
+        }
+        (scratch / "meta.json").write_text(json.dumps(meta))
+        try:
+            scratch.rename(folder)
+        except OSError:
+            # Another process built the same content first; its copy is as good as ours.
+            if not (folder / "meta.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def cached(name: str, key: str, build: Callable[[], RecordSet]) -> RecordSet:
+    """The record set under ``key``, from the cache where it is there, else built and kept.
+
+    A cache that cannot be written (read-only home, full disk) costs time, never a result.
+    """
+    folder = cache_root() / f"{name}-v{_LAYOUT}-{key[:20]}"
+    if (folder / "meta.json").is_file():
+        try:
+            return load(folder)
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(folder, ignore_errors=True)
+    records = build()
+    try:
+        save(records, folder)
+    except OSError:
+        return records
+    return load(folder)

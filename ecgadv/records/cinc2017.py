@@ -1,0 +1,228 @@
+"""PhysioNet/CinC Challenge 2017, public training set, as a folder or as the zip itself."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import sys
+import zipfile
+from abc import ABC, abstractmethod
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ecgadv.errors import DataError, RecordError
+from ecgadv.records import cache
+from ecgadv.records.base import CLASSES, RecordSet
+from ecgadv.records.preprocessing import FS
+
+LABEL_FILES = ("REFERENCE-v3.csv", "REFERENCE.csv")
+"""Revised labels (version 3) first; the original ones are accepted, and the difference is said."""
+
+URL = "https://physionet.org/files/challenge-2017/1.0.0/training2017.zip"
+LABELS_URL = "https://physionet.org/files/challenge-2017/1.0.0/REFERENCE-v3.csv"
+
+_UNITS_PER_MV = 1000.0
+
+
+class _Tree(ABC):
+    """Read access to PhysioNet's layout, wherever it lies."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.files: dict[str, str] = {}
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """Bytes of the file called ``name`` (no folder)."""
+
+    @abstractmethod
+    def key(self) -> str:
+        """A digest of all contents, cheap enough to take at every start."""
+
+
+class _Zip(_Tree):
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        try:
+            self.archive = zipfile.ZipFile(place)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(f"data.root={place} is not a readable zip file: {error}") from None
+        self.infos = {
+            PurePosixPath(i.filename).name: i for i in self.archive.infolist() if not i.is_dir()
+        }
+        self.files = {name: info.filename for name, info in self.infos.items()}
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self.archive.read(self.infos[name])
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+            raise RecordError(f"unreadable in the zip: {error}") from None
+        except Exception as error:  # zlib.error is not an OSError
+            raise RecordError(f"damaged in the zip: {error}") from None
+
+    def key(self) -> str:
+        # The central directory holds a CRC-32 of every file, so contents need not be read.
+        rows = sorted(f"{n}:{i.CRC:08x}:{i.file_size}" for n, i in self.infos.items())
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+class _Folder(_Tree):
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        inner = place / "training2017"
+        self.base = inner if inner.is_dir() else place
+        names = {p.name for p in self.base.iterdir() if p.is_file()}
+        self.files = {name: str(self.base / name) for name in names}
+        for labels in LABEL_FILES:
+            # PhysioNet serves the revised labels beside the folder, not in it.
+            if labels not in names and (place / labels).is_file():
+                self.files[labels] = str(place / labels)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return Path(self.files[name]).read_bytes()
+        except OSError as error:
+            raise RecordError(f"unreadable: {error.strerror}") from None
+
+    def key(self) -> str:
+        digest = hashlib.blake2b(digest_size=32)
+        for name in sorted(self.files):
+            if name.endswith((".mat", ".hea", ".csv")):
+                try:
+                    content = Path(self.files[name]).read_bytes()
+                except OSError:
+                    content = b"unreadable"
+                digest.update(f"{name}:{len(content)}\n".encode())
+                digest.update(content)
+        return digest.hexdigest()
+
+
+def _open(root: Path) -> _Tree:
+    if not root.exists():
+        raise DataError(
+            f"data.root={root} does not exist; give the folder or the zip of the CinC 2017 "
+            f"training set ({URL})"
+        )
+    return _Folder(root) if root.is_dir() else _Zip(root)
+
+
+def _labels(tree: _Tree, file: str | None) -> tuple[str, list[tuple[str, str]]]:
+    names = (file,) if file else LABEL_FILES
+    name = next((n for n in names if n in tree.files), None)
+    if name is None:
+        raise DataError(f"{tree.place}: no label file ({' or '.join(names)}) beside the records")
+    rows = []
+    for line, row in enumerate(csv.reader(io.StringIO(tree.read(name).decode("utf-8-sig"))), 1):
+        if not row or not "".join(row).strip():
+            continue
+        if len(row) < 2:
+            raise DataError(f"{tree.place}: {name} line {line} is not 'record,label'")
+        rows.append((row[0].strip(), row[1].strip()))
+    if name != LABEL_FILES[0]:
+        print(
+            f"note: labels from {name}, not {LABEL_FILES[0]}; the revision (version 3) changed the "
+            "class of some records, so scores and selections differ from those with it",
+            file=sys.stderr,
+        )
+    return name, rows
+
+
+def read_header(text: str) -> tuple[int, int, float]:
+    """Sampling rate (Hz), samples and units per mV of a one-signal WFDB header.
+
+    Raises:
+        RecordError: no header, more than one signal, or a rate other than 300 Hz.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    try:
+        first = lines[0].split()
+        signals, fs, samples = int(first[1]), float(first[2].split("/")[0]), int(first[3])
+        gain = float(lines[1].split()[2].split("/")[0].split("(")[0] or 0)
+    except (IndexError, ValueError):
+        raise RecordError("its .hea file is not a WFDB header") from None
+    if signals != 1:
+        raise RecordError(f"its header announces {signals} signals, CinC 2017 has one")
+    if fs != FS:
+        raise RecordError(f"sampled at {fs:g} Hz, CinC 2017 is at {FS} Hz (use data=wfdb to resample)")
+    return int(fs), samples, gain or _UNITS_PER_MV
+
+
+def read_mat(content: bytes) -> np.ndarray:
+    """(samples,) int16 of a MATLAB v4 file with the variable ``val``.
+
+    Raises:
+        RecordError: truncated, or not such a file.
+    """
+    from scipy.io import loadmat
+
+    try:
+        value = loadmat(io.BytesIO(content), variable_names=["val"])["val"]
+    except KeyError:
+        raise RecordError("its .mat file has no variable 'val'") from None
+    except Exception as error:  # scipy raises many kinds on damaged files
+        raise RecordError(f"its .mat file is truncated or damaged ({error})") from None
+    value = np.asarray(value)
+    if value.dtype.kind not in "iuf" or value.size == 0:
+        raise RecordError("its .mat file holds no signal")
+    if value.ndim == 2 and 1 not in value.shape:
+        raise RecordError(f"its .mat file holds {value.shape[0]} signals, CinC 2017 has one")
+    return value.reshape(-1)
+
+
+def _read(tree: _Tree, rows: list[tuple[str, str]]) -> RecordSet:
+    records: list[tuple[str, str, np.ndarray]] = []
+    skipped: dict[str, str] = {}
+    for record, label in rows:
+        try:
+            if label not in CLASSES:
+                raise RecordError(f"label {label!r} is not one of {', '.join(CLASSES)}")
+            if f"{record}.mat" not in tree.files:
+                raise RecordError("its .mat file is missing")
+            gain = _UNITS_PER_MV
+            samples = None
+            if f"{record}.hea" in tree.files:
+                _, samples, gain = read_header(tree.read(f"{record}.hea").decode("utf-8", "replace"))
+            signal = read_mat(tree.read(f"{record}.mat"))
+            if samples is not None and signal.size < samples:
+                raise RecordError(f"its .mat file holds {signal.size} of {samples} samples")
+            if gain != _UNITS_PER_MV or signal.dtype.kind == "f":
+                signal = (signal * (_UNITS_PER_MV / gain)).astype(np.float32)
+            else:
+                signal = signal.astype(np.int16)
+            records.append((record, label, signal))
+        except RecordError as error:
+            skipped[record] = str(error)
+    if len({s.dtype for _, _, s in records}) > 1:
+        records = [(i, label, s.astype(np.float32)) for i, label, s in records]
+    return RecordSet.pack("cinc2017", records, gain=_UNITS_PER_MV, skipped=skipped)
+
+
+def load(root: str | Path | None = None, labels: str | None = None) -> RecordSet:
+    """Read the CinC 2017 training set.
+
+    Args:
+        root: folder or zip in PhysioNet's layout; ``None`` looks into the cache folder and
+            downloads there where it is absent.
+        labels: name of the label file; default ``REFERENCE-v3.csv``, else ``REFERENCE.csv``.
+
+    Returns:
+        Records at 300 Hz, int16 with 1000 units per mV; a record that cannot be read is in
+        ``skipped`` with the reason, the others are read.
+
+    Raises:
+        DataError: ``root`` is missing, no zip, or without a label file or a readable record.
+    """
+    from ecgadv.records.download import fetch
+
+    place = Path(root).expanduser() if root else fetch(URL, LABELS_URL, cache.cache_root())
+    tree = _open(place)
+    name, rows = _labels(tree, labels)
+    key = hashlib.sha256(f"{tree.key()}|{name}".encode()).hexdigest()
+    records = cache.cached("cinc2017", key, lambda: _read(tree, rows))
+    if not len(records):
+        first = next(iter(records.skipped.items()), None)
+        detail = f" ({first[0]}: {first[1]})" if first else ""
+        raise DataError(f"{place}: no usable record{detail}")
+    return records

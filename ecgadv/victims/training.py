@@ -1,0 +1,246 @@
+"""Training a victim: seeded, resumable after a kill, held-out records never seen."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ecgadv.errors import ConfigError, DataError
+from ecgadv.records.base import CLASSES, RecordSet
+from ecgadv.records.preprocessing import N_SAMPLES, clean
+from ecgadv.victims import scores
+from ecgadv.victims.splits import stratified_folds
+
+if TYPE_CHECKING:
+    import keras
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What decides the outcome of a training.
+
+    Attributes:
+        architecture: a name of ``ecgadv.victims.architectures``.
+        epochs: passes over the training records; the last one is kept, none is selected.
+        batch_size: records a step.
+        learning_rate: peak of the cosine schedule (after one epoch of warm-up).
+        weight_decay: of AdamW.
+        class_weight: exponent e of the class weights frequency^-e; 0 leaves classes as they are.
+        seed: of weights, order, augmentation and dropout.
+        folds: parts of the stratified split.
+        fold: the part that is held out.
+        split_seed: of the split.
+        precision: ``float32`` or ``bfloat16`` (mixed).
+        limit: number of records used, taken in order from every class; 0 means all.
+    """
+
+    architecture: str = "compact"
+    epochs: int = 36
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 2e-2
+    class_weight: float = 0.5
+    seed: int = 0
+    folds: int = 5
+    fold: int = 0
+    split_seed: int = 0
+    precision: str = "float32"
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "folds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name}={getattr(self, name)}: must be at least 1")
+        if self.folds < 2 or not 0 <= self.fold < self.folds:
+            raise ConfigError(f"train.fold={self.fold}: must be 0 … train.folds - 1, folds >= 2")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"train.precision={self.precision}: float32 or bfloat16")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: the network, its card, and the loss and scores of every epoch."""
+
+    model: keras.Model
+    card: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+def augment(signal: np.ndarray, rng: np.random.Generator, n: int = N_SAMPLES) -> np.ndarray:
+    """One training view of a recording: random crop, circular shift, sign flip, standardised.
+
+    Args:
+        signal: (samples,) in any unit.
+
+    Returns:
+        (n,) float32, zero-padded at the end.
+    """
+    start = rng.integers(0, len(signal) - n + 1) if len(signal) > n else 0
+    view = clean(signal[start : start + n], n)
+    if rng.random() < 0.5:
+        view = np.roll(view, int(rng.integers(0, len(view))))
+    if rng.random() < 0.5:
+        view = -view
+    out = np.zeros(n, dtype=np.float32)
+    out[: len(view)] = (view - view.mean()) / max(view.std(), 1e-9)
+    return out
+
+
+def split_indices(records: RecordSet, settings: TrainSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the training and of the held-out records.
+
+    Raises:
+        DataError: no labelled, usable record is left on one side.
+    """
+    usable = [i for i in range(len(records)) if records.labels[i] in CLASSES]
+    if settings.limit:
+        labels = records.labels[usable]
+        share = [np.asarray(usable)[labels == c][: math.ceil(settings.limit / 4)] for c in CLASSES]
+        usable = sorted(np.concatenate(share).tolist())
+    chosen = np.array([i for i in usable if not records.unusable(i)], dtype=np.int64)
+    fold = stratified_folds(records.labels[chosen], settings.folds, settings.split_seed)
+    train, held = chosen[fold != settings.fold], chosen[fold == settings.fold]
+    if not len(train) or not len(held):
+        raise DataError(f"{records.name}: too few labelled records to train ({len(chosen)})")
+    return train, held
+
+
+def _compile(model: keras.Model, settings: TrainSettings, steps: int) -> None:
+    import keras
+
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        max(1, steps * (settings.epochs - 1)),
+        warmup_target=settings.learning_rate,
+        warmup_steps=steps if settings.epochs > 1 else 1,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, clipnorm=5.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
+
+
+def _save(model: keras.Model, path: Path) -> None:
+    scratch = path.with_name(f".{path.stem}.partial.keras")
+    model.save(scratch)
+    os.replace(scratch, path)
+
+
+def train(
+    records: RecordSet,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a network and score it on the held-out part.
+
+    A checkpoint is written atomically after every epoch; the same call on the same folder goes on
+    from it. No epoch is selected by its held-out score: the last one is what is scored.
+
+    Args:
+        records: labelled records.
+        settings: see :class:`TrainSettings`.
+        folder: receives ``checkpoint.keras`` and ``history.json``.
+        command: for the model card.
+        progress: called after every epoch with its row of the history.
+    """
+    import keras
+
+    from ecgadv.victims.architectures import build
+
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(settings.seed)
+    train_rows, held_rows = split_indices(records, settings)
+    truth = np.array([CLASSES.index(c) for c in records.labels], dtype=np.int64)
+    counts = np.bincount(truth[train_rows], minlength=len(CLASSES))
+    weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -settings.class_weight, 0.0)
+    weights = weights * counts.sum() / (weights * counts).sum()
+    steps = max(1, len(train_rows) // settings.batch_size)
+
+    checkpoint, log = folder / "checkpoint.keras", folder / "history.json"
+    history: list[dict[str, Any]] = []
+    if checkpoint.is_file():
+        model = keras.saving.load_model(checkpoint, safe_mode=True)
+        done = int(model.optimizer.iterations) // steps
+        history = json.loads(log.read_text())[:done] if log.is_file() else []
+    else:
+        policy = "mixed_bfloat16" if settings.precision == "bfloat16" else "float32"
+        keras.mixed_precision.set_dtype_policy(policy)
+        try:
+            model = build(settings.architecture)
+        finally:
+            keras.mixed_precision.set_dtype_policy("float32")
+        _compile(model, settings, steps)
+        done = 0
+
+    held = records.batch(held_rows)
+    signals = [records[int(i)].signal for i in range(len(records))]
+    for epoch in range(done, settings.epochs):
+        started = time.perf_counter()
+        rng = np.random.default_rng([settings.seed, epoch])
+        order = rng.permutation(train_rows)
+        losses = []
+        for step in range(steps):
+            rows = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+            x = np.stack([augment(signals[i], rng) for i in rows])[..., None]
+            y = truth[rows]
+            losses.append(float(model.train_on_batch(x, y, sample_weight=weights[y])))
+        confusion = _confusion(model, held.x, truth[held_rows])
+        row = {
+            "epoch": epoch + 1,
+            "loss": round(float(np.mean(losses)), 5),
+            "heldout_f1_nao_mean": scores.summary(confusion)["f1_nao_mean"],
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        history.append(row)
+        _save(model, checkpoint)
+        scratch = log.with_suffix(".partial")
+        scratch.write_text(json.dumps(history, indent=1))
+        os.replace(scratch, log)
+        if progress:
+            progress(row)
+
+    confusion = _confusion(model, held.x, truth[held_rows])
+    card = {
+        "architecture": settings.architecture,
+        "parameters": int(model.count_params()),
+        "classes": list(CLASSES),
+        "fs": records.fs,
+        "n_samples": N_SAMPLES,
+        "data": {
+            "name": records.name,
+            "digest": records.digest,
+            "n_train": len(train_rows),
+            "n_heldout": len(held_rows),
+            "split_seed": settings.split_seed,
+            "folds": settings.folds,
+            "fold": settings.fold,
+            "heldout": [records.ids[i] for i in held_rows],
+        },
+        "settings": asdict(settings),
+        "epochs_done": settings.epochs,
+        "selection": "last epoch; the held-out part chose nothing",
+        "heldout_scores": scores.summary(confusion),
+        "history": history,
+        "command": command,
+        "keras": keras.__version__,
+    }
+    return Trained(model, card, history)
+
+
+def _confusion(model: keras.Model, x: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    logits = [np.asarray(model.predict_on_batch(x[i : i + 64])) for i in range(0, len(x), 64)]
+    predicted = np.concatenate(logits).argmax(1)
+    return scores.confusion_matrix(truth, predicted, len(CLASSES))
