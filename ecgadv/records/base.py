@@ -97,7 +97,9 @@ class RecordSet:
             twice = next(i for i in self.ids if self.ids.count(i) > 1)
             raise DataError(f"{self.name}: record {twice} is listed twice")
         if self.fs != FS:
-            raise DataError(f"{self.name}: records are at {self.fs} Hz, the classifier needs {FS} Hz")
+            raise DataError(
+                f"{self.name}: records are at {self.fs} Hz, the classifier needs {FS} Hz"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -180,7 +182,7 @@ class RecordSet:
 
 
 def content_digest(records: Sequence[tuple[str, str, np.ndarray]], gain: float) -> str:
-    """sha256 over names, labels and samples: equal content gives an equal digest, whatever held it."""
+    """sha256 over names, labels and samples: equal for equal content, whatever held it."""
     digest = hashlib.sha256(f"gain={gain:g}".encode())
     for record_id, label, signal in records:
         digest.update(f"\n{record_id},{label},{signal.dtype.str},{signal.size}\n".encode())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecgadv.errors import DataError
 from ecgadv.records.base import RecordSet
 
 _LAYOUT = 1
@@ -18,7 +19,7 @@ _LAYOUT = 1
 
 
 def cache_root() -> Path:
-    """Where caches live: ``ECGADV_CACHE``, else ``$XDG_CACHE_HOME/ecgadv``, else ``~/.cache/ecgadv``."""
+    """``ECGADV_CACHE``, else ``$XDG_CACHE_HOME/ecgadv``, else ``~/.cache/ecgadv``."""
     named = os.environ.get("ECGADV_CACHE")
     if named:
         return Path(named)
@@ -77,7 +78,7 @@ def cached(name: str, key: str, build: Callable[[], RecordSet]) -> RecordSet:
     if (folder / "meta.json").is_file():
         try:
             return load(folder)
-        except (OSError, ValueError, KeyError):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, DataError):
             shutil.rmtree(folder, ignore_errors=True)
     records = build()
     try:

@@ -23,6 +23,9 @@ LABEL_FILES = ("REFERENCE-v3.csv", "REFERENCE.csv")
 URL = "https://physionet.org/files/challenge-2017/1.0.0/training2017.zip"
 LABELS_URL = "https://physionet.org/files/challenge-2017/1.0.0/REFERENCE-v3.csv"
 
+N_RECORDS = 8528
+"""Records of the public training set."""
+
 _UNITS_PER_MV = 1000.0
 
 
@@ -53,8 +56,16 @@ class _Zip(_Tree):
             PurePosixPath(i.filename).name: i for i in self.archive.infolist() if not i.is_dir()
         }
         self.files = {name: info.filename for name, info in self.infos.items()}
+        # PhysioNet serves the revised labels beside the archive, not in it.
+        beside = place.with_name(LABEL_FILES[0])
+        self.labels = b""
+        if LABEL_FILES[0] not in self.files and beside.is_file():
+            self.labels = beside.read_bytes()
+            self.files[LABEL_FILES[0]] = str(beside)
 
     def read(self, name: str) -> bytes:
+        if name not in self.infos:
+            return self.labels
         try:
             return self.archive.read(self.infos[name])
         except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
@@ -65,7 +76,7 @@ class _Zip(_Tree):
     def key(self) -> str:
         # The central directory holds a CRC-32 of every file, so contents need not be read.
         rows = sorted(f"{n}:{i.CRC:08x}:{i.file_size}" for n, i in self.infos.items())
-        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+        return hashlib.sha256("\n".join(rows).encode() + self.labels).hexdigest()
 
 
 class _Folder(_Tree):
@@ -145,7 +156,9 @@ def read_header(text: str) -> tuple[int, int, float]:
     if signals != 1:
         raise RecordError(f"its header announces {signals} signals, CinC 2017 has one")
     if fs != FS:
-        raise RecordError(f"sampled at {fs:g} Hz, CinC 2017 is at {FS} Hz (use data=wfdb to resample)")
+        raise RecordError(
+            f"sampled at {fs:g} Hz, CinC 2017 is at {FS} Hz (use data=wfdb to resample)"
+        )
     return int(fs), samples, gain or _UNITS_PER_MV
 
 
@@ -183,7 +196,9 @@ def _read(tree: _Tree, rows: list[tuple[str, str]]) -> RecordSet:
             gain = _UNITS_PER_MV
             samples = None
             if f"{record}.hea" in tree.files:
-                _, samples, gain = read_header(tree.read(f"{record}.hea").decode("utf-8", "replace"))
+                _, samples, gain = read_header(
+                    tree.read(f"{record}.hea").decode("utf-8", "replace")
+                )
             signal = read_mat(tree.read(f"{record}.mat"))
             if samples is not None and signal.size < samples:
                 raise RecordError(f"its .mat file holds {signal.size} of {samples} samples")
@@ -216,7 +231,10 @@ def load(root: str | Path | None = None, labels: str | None = None) -> RecordSet
     """
     from ecgadv.records.download import fetch
 
-    place = Path(root).expanduser() if root else fetch(URL, LABELS_URL, cache.cache_root())
+    if root:
+        place = Path(root).expanduser()
+    else:
+        place = fetch(URL, LABELS_URL, cache.cache_root(), N_RECORDS)
     tree = _open(place)
     name, rows = _labels(tree, labels)
     key = hashlib.sha256(f"{tree.key()}|{name}".encode()).hexdigest()

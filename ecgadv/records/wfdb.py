@@ -1,0 +1,161 @@
+"""Any folder of WFDB records with a label file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ecgadv.errors import DataError, RecordError
+from ecgadv.records import cache, conversion
+from ecgadv.records.base import RecordSet
+from ecgadv.records.preprocessing import FS
+
+_SIGNAL_SUFFIXES = (".hea", ".dat", ".mat")
+
+
+def load(
+    root: str | Path | None = None,
+    labels: str = "REFERENCE.csv",
+    lead: int | str = 0,
+    fs: int = FS,
+    label_map: Mapping[str, str] | None = None,
+) -> RecordSet:
+    """Read the records that a label file names, one lead of each.
+
+    Args:
+        root: folder with the records (``.hea`` and signal files; names in the label file may hold
+            subfolders).
+        labels: CSV file in ``root`` with rows ``record,label``, with or without a header row.
+        lead: name of the lead as the headers spell it (case does not matter), or its position from
+            zero.
+        fs: rate of the result in Hz; the classifiers take 300 only.
+        label_map: label of the file -> ``A``, ``N``, ``O`` or ``noise``.
+
+    Returns:
+        Records in the order of the label file, in mV at 300 Hz. One that cannot be read, lacks the
+        lead, has a label outside the classes or misses more than half of its samples is in
+        ``skipped`` with the reason. Other missing samples are NaN, which count as 0 for a
+        classifier.
+
+    Raises:
+        DataError: ``root`` or the label file is missing, or no record can be used.
+    """
+    if root is None:
+        raise DataError("data=wfdb needs data.root=FOLDER with WFDB records and a label file")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"data.root={root} {what}; data=wfdb needs a folder of WFDB records")
+    if fs != FS:
+        raise DataError(
+            f"data.fs={fs}: records are resampled to {FS} Hz, the classifiers' rate"
+        )
+    conversion.check_label_map(label_map)
+    rows = conversion.read_label_file(folder / labels, f"data.labels={labels}")
+    key = _key(folder, rows, lead, label_map)
+    records = cache.cached("wfdb", key, lambda: _read(folder, rows, lead, label_map))
+    if not len(records):
+        name, why = next(iter(records.skipped.items()))
+        raise DataError(
+            f"data.root={root}: none of {len(rows)} records can be used ({name}: {why})"
+        )
+    return records
+
+
+def _key(
+    folder: Path,
+    rows: list[tuple[str, str]],
+    lead: int | str,
+    label_map: Mapping[str, str] | None,
+) -> str:
+    """Digest over labels, options, headers, and size and time of every signal file."""
+    options = sorted((str(k), str(v)) for k, v in (label_map or {}).items())
+    digest = hashlib.sha256(f"{folder.resolve()}|{lead!r}|{options}|{rows}".encode())
+    for record, _ in rows:
+        for suffix in _SIGNAL_SUFFIXES:
+            file = folder / f"{record}{suffix}"
+            try:
+                stat = file.stat()
+                digest.update(f"\n{file.name}:{stat.st_size}:{stat.st_mtime_ns}".encode())
+                if suffix == ".hea":
+                    digest.update(file.read_bytes())
+            except OSError:
+                continue
+    return digest.hexdigest()
+
+
+def _read(
+    folder: Path,
+    rows: list[tuple[str, str]],
+    lead: int | str,
+    label_map: Mapping[str, str] | None,
+) -> RecordSet:
+    records: list[tuple[str, str, np.ndarray]] = []
+    skipped: dict[str, str] = {}
+    for record, label in rows:
+        try:
+            letter = conversion.check_label(label, label_map)
+            records.append((record, letter, read_record(folder / record, lead)))
+        except RecordError as error:
+            skipped[record] = str(error)
+    return RecordSet.pack("wfdb", records, skipped=skipped)
+
+
+def read_record(path: Path, lead: int | str = 0) -> np.ndarray:
+    """One lead of a WFDB record.
+
+    Args:
+        path: of the record, without suffix.
+        lead: name or position from zero.
+
+    Returns:
+        (samples,) float32 in mV at 300 Hz.
+
+    Raises:
+        RecordError: no such record, truncated, or without that lead.
+    """
+    import wfdb
+
+    if not path.with_name(f"{path.name}.hea").is_file():
+        raise RecordError("its .hea file is missing")
+    try:
+        header = wfdb.rdheader(str(path))
+        names = [str(name) for name in header.sig_name or []]
+    except Exception as error:  # wfdb raises many kinds on damaged headers
+        raise RecordError(f"its .hea file cannot be read ({_first_line(error)})") from None
+    channel = _channel(names, lead)
+    fs = conversion.check_fs(header.fs)
+    try:
+        record = wfdb.rdrecord(str(path), channels=[channel])
+        signal = np.asarray(record.p_signal, dtype=np.float64)[:, 0]
+        units = str(record.units[0])
+    except FileNotFoundError as error:
+        raise RecordError(
+            f"its signal file is missing ({Path(error.filename or '').name})"
+        ) from None
+    except Exception as error:  # … and on damaged or truncated signals
+        raise RecordError(
+            f"its signal file is truncated or damaged ({_first_line(error)})"
+        ) from None
+    if header.sig_len and signal.size < header.sig_len:
+        raise RecordError(f"its signal file holds {signal.size} of {header.sig_len} samples")
+    return conversion.convert(signal, fs, units)
+
+
+def _channel(names: list[str], lead: int | str) -> int:
+    text = str(lead).strip()
+    lower = [name.strip().lower() for name in names]
+    if text.lower() in lower:
+        return lower.index(text.lower())
+    if text.lstrip("-").isdigit():
+        if 0 <= int(text) < len(names):
+            return int(text)
+        raise RecordError(f"it has {len(names)} leads, no lead {text} (counted from 0)")
+    raise RecordError(f"it has no lead {text!r}, only {', '.join(names)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
