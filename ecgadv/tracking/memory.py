@@ -1,0 +1,41 @@
+"""Which MLflow run a folder belongs to: a small file in the folder, an entry for each store."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ecgadv.tracking.content import read_json
+from ecgadv.tracking.uris import hide_password
+
+RUN_FILE = "mlflow_run.json"
+"""In a run's folder: address of a store -> run id, experiment id, what was uploaded."""
+
+PARENT_FILE = "mlflow_parent.json"
+"""In a sweep's folder: address of a store -> the parent run's id and experiment id."""
+
+
+def recall(file: Path, uri: str) -> dict[str, Any]:
+    """What was kept about a store; {} if nothing."""
+    found = read_json(file).get(hide_password(uri))
+    return found if isinstance(found, dict) else {}
+
+
+def remember(file: Path, uri: str, **values: Any) -> None:
+    """Add values to what is kept about a store; the file is replaced atomically."""
+    content = read_json(file)
+    content[hide_password(uri)] = {**recall(file, uri), **values}
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(content, indent=1))
+    scratch.replace(file)
+
+
+def parent_of(folder: Path, uri: str) -> str | None:
+    """The parent run of a sweep's job: its file lies one to three folders up."""
+    for above in list(folder.resolve().parents)[:3]:
+        run_id = recall(above / PARENT_FILE, uri).get("run_id")
+        if run_id:
+            return str(run_id)
+    return None

@@ -1,0 +1,87 @@
+"""Where results are tracked: absolute addresses, hidden passwords, the line that opens the UI."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from ecgadv.errors import ConfigError
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""Schemes of databases; a driver may follow a plus sign (``postgresql+psycopg``)."""
+
+SERVERS = ("http", "https", "databricks")
+"""Schemes of tracking servers."""
+
+
+def resolve_uri(uri: str | None, root: Path) -> str:
+    """The absolute address of a tracking store.
+
+    Args:
+        uri: ``tracking.uri``; ``None`` or "" means ``<root>/mlflow.db``; a path without a scheme is
+            a sqlite file, and relative paths start at ``root``.
+        root: ``paths.root``.
+
+    Raises:
+        ConfigError: the scheme is none that MLflow still serves (``file:`` is no longer one).
+    """
+    root = root.expanduser().resolve()
+    if not uri:
+        return f"sqlite:///{root / 'mlflow.db'}"
+    if uri == "databricks":
+        return uri
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+:", uri):
+            raise ConfigError(f"tracking.uri={hide_password(uri)} has no '//' after its scheme")
+        if (root / uri).expanduser().is_dir():
+            raise ConfigError(
+                f"tracking.uri={uri} is a folder; give a sqlite file in it: "
+                f"{uri.rstrip('/')}/mlflow.db"
+            )
+        return f"sqlite:///{(root / Path(uri).expanduser()).resolve()}"
+    kind = scheme.partition("+")[0].lower()
+    if kind == "postgres":
+        raise ConfigError(f"tracking.uri={hide_password(uri)}: write postgresql:// for postgres://")
+    if kind not in (*DATABASES, *SERVERS):
+        raise ConfigError(
+            f"tracking.uri={hide_password(uri)}: MLflow has no store for {scheme}://; "
+            "use sqlite:///FILE, postgresql://… or http://…"
+        )
+    if kind == "sqlite":
+        path = Path(rest.removeprefix("/"))
+        if not rest.removeprefix("/"):
+            raise ConfigError(f"tracking.uri={uri} names no file; write sqlite:///FILE")
+        return f"{scheme}:///{(root / path.expanduser()).resolve()}"
+    return uri
+
+
+def is_database(uri: str) -> bool:
+    """Whether this process opens the store itself, rather than asking a server."""
+    return uri.partition("://")[0].partition("+")[0].lower() in DATABASES
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a resolved sqlite address, else ``None``."""
+    return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
+
+
+def artifact_root(root: Path) -> Path:
+    """Where artifacts lie when no server keeps them."""
+    return root.expanduser().resolve() / "mlartifacts"
+
+
+def hide_password(uri: str) -> str:
+    """The address with ``user:password@`` cut to ``user:***@``."""
+    return re.sub(r"(?<=//)([^/@:\s]*):[^@/\s]*@", r"\1:***@", uri)
+
+
+def ui_command(uri: str) -> str:
+    """The shell line that opens the MLflow UI on a resolved address; a server's is its address.
+
+    A password is never printed: where the address holds one, ``***`` stands in its place.
+    """
+    if not is_database(uri):
+        return hide_password(uri)
+    return f"mlflow ui --backend-store-uri {shlex.quote(hide_password(uri))}"

@@ -1,0 +1,145 @@
+"""What is read from a run's folder, and how addresses are made absolute; no MLflow."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from fake_run import config, write_run
+
+from ecgadv.errors import ConfigError
+from ecgadv.tracking import content, memory, open_tracker
+from ecgadv.tracking.tracker import NullTracker
+from ecgadv.tracking.uris import hide_password, resolve_uri, ui_command
+
+
+def test_tracking_none_never_imports_mlflow(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from ecgadv.tracking import open_tracker\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "with open_tracker({'name': 'none'}, {}, folder, root=folder) as t:\n"
+        "    t.start({'name': 'x'}); t.progress(1, {'a': 1}); t.log_epoch({'epoch': 1})\n"
+        "assert not {'mlflow', 'tensorflow', 'keras', 'hydra'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_tracker_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="tracking=wandb is not one of mlflow, none"):
+        open_tracker({"name": "wandb"}, {}, tmp_path, root=tmp_path)
+    assert type(open_tracker({"name": "none"}, {}, tmp_path, root=tmp_path)) is NullTracker
+
+
+@pytest.mark.parametrize(
+    ("uri", "resolved"),
+    [
+        (None, "sqlite:///{root}/mlflow.db"),
+        ("sqlite:///other.db", "sqlite:///{root}/other.db"),
+        ("sqlite:////tmp/x/a.db", "sqlite:////tmp/x/a.db"),
+        ("runs/a.db", "sqlite:///{root}/runs/a.db"),
+        ("http://host:5000", "http://host:5000"),
+        ("postgresql+psycopg://u:p@h/db", "postgresql+psycopg://u:p@h/db"),
+    ],
+)
+def test_addresses_become_absolute(tmp_path, uri, resolved):
+    assert resolve_uri(uri, tmp_path) == resolved.format(root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:///tmp/mlruns", "ftp://host", "postgres://h/d", "sqlite:///"]
+)
+def test_addresses_that_mlflow_cannot_serve(tmp_path, uri):
+    with pytest.raises(ConfigError, match=r"tracking\.uri"):
+        resolve_uri(uri, tmp_path)
+
+
+def test_a_folder_is_no_store(tmp_path):
+    (tmp_path / "mlruns").mkdir()
+    with pytest.raises(ConfigError, match="is a folder"):
+        resolve_uri("mlruns", tmp_path)
+
+
+def test_passwords_are_hidden_everywhere(tmp_path):
+    uri = "postgresql://me:s3cret@host/db"
+    assert hide_password(uri) == "postgresql://me:***@host/db"
+    assert "s3cret" not in ui_command(uri)
+    assert "s3cret" not in str(content.flatten({"tracking": {"uri": uri}}))
+    memory.remember(tmp_path / "f.json", uri, run_id="r")
+    assert "s3cret" not in (tmp_path / "f.json").read_text()
+    assert memory.recall(tmp_path / "f.json", uri) == {"run_id": "r"}
+    text = '{"a": "http://host:80", "b": "x@y"}'
+    assert hide_password(text) == text
+
+
+def test_ui_command_is_the_line_for_a_shell(tmp_path):
+    assert (
+        ui_command("sqlite:////a b/m.db") == "mlflow ui --backend-store-uri 'sqlite:////a b/m.db'"
+    )
+    assert ui_command("http://host:5000") == "http://host:5000"
+
+
+def test_parameters_are_spelled_as_on_the_command_line():
+    flat = content.flatten(config("diff") | {"long": "x" * 9000, "dict": {"~": 1}})
+    assert flat["metric"] == "diff"
+    assert flat["attack.steps"] == "100"
+    assert flat["data.root"] == "null"
+    assert flat["selection.source"] == "[A,N]"
+    assert flat["dict.noise"] == "1"
+    assert len(flat["long"]) == content.MAX_PARAM
+    assert not any("_target_" in key for key in flat)
+
+
+def test_metrics_of_a_folder(tmp_path):
+    found = content.metrics(write_run(tmp_path / "run"))
+    # 12 pairs x 2, one lost; the failed case counts as an attempt, the skipped one does not.
+    assert found["n_cases"] == 26
+    assert found["n_success"] == 23
+    assert found["success_rate"] == pytest.approx(23 / 25)
+    assert found["success_rate/A_to_noise"] == 0.5
+    assert found["success_rate/N_to_A"] == pytest.approx(2 / 3)
+    assert found["success_rate/noise_to_O"] == 1.0
+    for name in content.DISTANCES:
+        assert found[f"{name}/q25"] < found[f"{name}/median"] < found[f"{name}/q75"]
+    assert found["gradients_per_case"] == 100.0
+    assert found["cases_per_second"] == 2.0
+    assert found["success_rate_ci95/low"] == 0.8
+
+
+def test_distances_are_those_of_successes():
+    rows = [
+        {"source": "A", "target": "N", "status": "ok", "success": s, "d_l2": d}
+        for s, d in (("true", "1"), ("true", "3"), ("false", "1000"), ("true", "nan"))
+    ]
+    assert content.case_metrics(rows)["d_l2/median"] == 2.0
+
+
+def test_pairs_of_the_summary_have_the_last_word(tmp_path):
+    folder = write_run(tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["pairs"] = {"A>~": {"success_rate": 0.25}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert content.metrics(folder)["success_rate/A_to_noise"] == 0.25
+
+
+def test_description_is_a_markdown_table(tmp_path):
+    text = content.description(write_run(tmp_path / "run"))
+    assert "23 of 26 cases successful (92.0 %)" in text
+    assert "| A | ~ | 2 | 50.0 % |" in text
+    assert text.count("\n| ") == 13
+    assert content.description(tmp_path) == ""
+
+
+def test_run_folders_in_natural_order(tmp_path):
+    for name in ("10", "2", "1"):
+        write_run(tmp_path / "sweep" / name, per_pair=1)
+    assert [f.name for f in content.run_folders(tmp_path)] == ["1", "2", "10"]
+
+
+def test_fingerprint_sees_a_changed_file(tmp_path):
+    folder = write_run(tmp_path / "run", per_pair=1)
+    before = content.fingerprint(folder)
+    (folder / "mlflow_run.json").write_text("{}")
+    assert content.fingerprint(folder) == before
+    (folder / "report.html").write_text("new")
+    assert content.fingerprint(folder) != before
