@@ -52,9 +52,7 @@ class Selection:
         if self.source is not None and not self.sources:
             raise ConfigError("selection.source=[]: name at least one of A, N, O, noise, or null")
         if self.records is not None and isinstance(self.records, str):
-            raise ConfigError(
-                f"selection.records={self.records}: write a list, [{self.records}]"
-            )
+            raise ConfigError(f"selection.records={self.records}: write a list, [{self.records}]")
         if self.records is not None and not len(self.records):
             raise ConfigError("selection.records=[]: name at least one record, or null for all")
         if self.split not in SPLITS:

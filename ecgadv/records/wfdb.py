@@ -50,9 +50,7 @@ def load(
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"data.root={root} {what}; data=wfdb needs a folder of WFDB records")
     if fs != FS:
-        raise DataError(
-            f"data.fs={fs}: records are resampled to {FS} Hz, the classifiers' rate"
-        )
+        raise DataError(f"data.fs={fs}: records are resampled to {FS} Hz, the classifiers' rate")
     conversion.check_label_map(label_map)
     rows = conversion.read_label_file(folder / labels, f"data.labels={labels}")
     key = _key(folder, rows, lead, label_map)
