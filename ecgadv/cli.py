@@ -1,0 +1,359 @@
+"""The command line: check everything, then let Hydra start one job or a sweep of them.
+
+Exit status: 0 all is well; 2 a mistake in the command line, the data or the victim, or a full disk;
+1 an unexpected error, or a job of a sweep that did not finish; 130 and 143 interrupted by Ctrl-C
+and by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ecgadv import config
+from ecgadv.errors import ConfigError, EcgadvError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+
+_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "MLFLOW_DISABLE_TELEMETRY": "true"}
+_NEEDS_BACKEND = ("attack", "train", "evaluate", "benchmark")
+
+_codes: list[int] = []
+"""Exit status of every job that ran in this process."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: that of the process) and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    try:
+        with _termination_raises():
+            code = _main(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _closed_pipe()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:
+        return _say(error, None)
+
+
+def _main(arguments: list[str]) -> int:
+    args = config.parse_arguments(arguments)
+    if args.help or args.hydra_help or args.shell_completion:
+        _hydra(_flags(args), args.overrides)
+        return 0
+    composed = config.compose_checked(arguments)
+    overrides = [*composed.overrides, *composed.extra]
+    if composed.shown_only:
+        _hydra(_flags(args), composed.overrides)
+        return 0
+    # The same error that Hydra would print as a traceback, before it gets there.
+    composed.folder.mkdir(parents=True, exist_ok=True)
+    _codes.clear()
+    if not composed.is_multirun:
+        _hydra(_flags(args), overrides)
+        return _codes[-1] if _codes else 1
+    failure: BaseException | None = None
+    try:
+        _hydra(_flags(args), overrides)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:
+        failure = error
+    code = 0 if failure is None else _say(failure, composed.folder)
+    return _summary(composed.folder, len(composed.jobs)) or code
+
+
+def _flags(args: argparse.Namespace) -> list[str]:
+    flags = [f"--{f.replace('_', '-')}" for f in ("help", "hydra_help", "resolve", "multirun")]
+    flags = [f for f in flags if getattr(args, f[2:].replace("-", "_"))]
+    flags += ["--shell-completion"] if args.shell_completion else []
+    for name in ("cfg", "package", "info"):
+        if getattr(args, name) is not None:
+            flags += [f"--{name}", getattr(args, name)]
+    if args.config_dir is not None:
+        flags += ["--config-dir", str(Path(args.config_dir).absolute())]
+    return flags
+
+
+def _hydra(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Hand over to Hydra, whose errors come back as exceptions instead of as its own texts."""
+    import hydra
+
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [sys.argv[0], *flags, *overrides]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(
+            job
+        )()
+    finally:
+        sys.argv = before[0]
+        if before[1] is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before[1]
+
+
+def job(cfg: DictConfig) -> int:
+    """One job, in this process or in that of a launcher; never raises, so that a sweep goes on."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    if _codes and _codes[-1] in (INTERRUPTED, TERMINATED, BROKEN_PIPE):
+        # The sweep was stopped: the jobs that have not begun stay as they are.
+        return _codes[-1]
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    is_sweep = str(hydra.mode).endswith("MULTIRUN")
+    label = folder.name if is_sweep else ""
+    if is_sweep:
+        _print(f"\njob {hydra.job.num}: {hydra.job.override_dirname or folder.name}")
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(plain, dict)
+        values = config.normalise({str(k): v for k, v in plain.items()}, hydra.runtime.cwd)
+    except Exception as error:
+        code = _say(error, folder, label)
+    else:
+        code = run_task(values, folder, label)
+    _codes.append(code)
+    return code
+
+
+def run_task(cfg: dict[str, Any], folder: Path, label: str = "") -> int:
+    """Do one task in its output folder, keeping ``status.json`` there up to date.
+
+    Args:
+        cfg: normalised configuration.
+        folder: absolute output folder, made where it is missing.
+        label: which job of a sweep it is, for its error lines.
+
+    Returns:
+        Exit status; every error has been said in one line on stderr by then.
+    """
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    if cfg.get("paths", {}).get("data"):
+        os.environ["ECGADV_CACHE"] = cfg["paths"]["data"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.log").unlink(missing_ok=True)
+        _write_status(folder, "running", "")
+        with _termination_raises():
+            code = _run(cfg, folder)
+    except KeyboardInterrupt:
+        return _killed(folder, INTERRUPTED, "interrupted (Ctrl-C)")
+    except BrokenPipeError:
+        _closed_pipe()
+        return _killed(folder, BROKEN_PIPE, "nobody reads the output any more")
+    except SystemExit as stop:
+        if stop.code == TERMINATED:
+            return _killed(folder, TERMINATED, "terminated (SIGTERM)")
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:
+        code = _say(error, folder, label)
+        with contextlib.suppress(OSError):
+            _write_status(folder, "failed", _message(error, folder))
+        return code
+    with contextlib.suppress(OSError):
+        _write_status(folder, *(("failed", f"exit status {code}") if code else ("finished", "")))
+    return code
+
+
+def _run(cfg: dict[str, Any], folder: Path) -> int:
+    config.validate(cfg)
+    task = cfg["task"]
+    if task in _NEEDS_BACKEND:
+        from ecgadv import backend
+
+        backend.configure(cfg["backend"])
+    name = f"ecgadv.tasks.{task}"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("ecgadv.tasks", name):
+            raise
+        raise ConfigError(f"task={task} is not available in this version yet") from None
+    return int(module.run(cfg, folder) or 0)
+
+
+def _killed(folder: Path, code: int, message: str) -> int:
+    with contextlib.suppress(OSError):
+        _write_status(folder, "killed", message)
+    with contextlib.suppress(OSError):
+        print(f"{message}: the same command goes on from here ({folder})", file=sys.stderr)
+    return code
+
+
+def _write_status(folder: Path, status: str, message: str) -> None:
+    """Replace ``status.json`` in one step, so that a reader never sees half of it."""
+    content = {
+        "status": status,
+        "message": message,
+        "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    handle, name = tempfile.mkstemp(prefix=".status-", dir=folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(content, stream)
+        Path(name).chmod(0o644)
+        Path(name).replace(folder / "status.json")
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_status(folder: Path) -> dict[str, str]:
+    """Status and message of a job's folder; status "" where it never began."""
+    try:
+        content = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        return {"status": str(content["status"]), "message": str(content.get("message", ""))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"status": "", "message": ""}
+
+
+def _summary(folder: Path, n_jobs: int) -> int:
+    """List the jobs of a sweep with their status; 1 where one of them did not finish."""
+
+    def number(path: Path) -> tuple[int, str]:
+        match = re.match(r"\d+", path.name)
+        return (int(match[0]) if match else sys.maxsize, path.name)
+
+    folders = sorted((p.parent for p in folder.rglob("status.json")), key=number)
+    _print(f"\n{folder}")
+    width = max((len(p.name) for p in folders), default=0)
+    finished = 0
+    for place in folders:
+        found = read_status(place)
+        # A process that was killed outright had no time to say so.
+        status = "died" if found["status"] == "running" else found["status"]
+        finished += status == "finished"
+        _print(f"  {place.name:<{width}}  {status}  {found['message']}".rstrip())
+    missing = max(0, n_jobs - len(folders))
+    if missing:
+        _print(f"  {missing} of {n_jobs} jobs did not begin")
+    stopped = next((c for c in _codes if c in (INTERRUPTED, TERMINATED, BROKEN_PIPE)), 0)
+    return stopped or int(finished < len(folders) or missing > 0 or not folders)
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+_ENVIRONMENTAL = {
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "ENOTDIR", "EISDIR"),
+        *("EMFILE", "ENAMETOOLONG", "EIO", "ENOENT", "ENOLCK"),
+    )
+    if hasattr(errno, name)
+}
+_FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name)}
+
+
+def _is_full(error: BaseException) -> bool:
+    if not isinstance(error, OSError):
+        return False
+    # NumPy counts the items that it could not write and leaves errno out.
+    return error.errno in _FULL or bool(
+        re.search(r"free space|requested and \d+ written", str(error))
+    )
+
+
+def _is_expected(error: BaseException) -> bool:
+    if isinstance(error, EcgadvError) or _is_full(error):
+        return True
+    return isinstance(error, OSError) and error.errno in _ENVIRONMENTAL and bool(error.filename)
+
+
+def _message(error: BaseException, folder: Path | None) -> str:
+    """One line for an error of any kind."""
+    if isinstance(error, EcgadvError):
+        text = str(error)
+    elif _is_full(error):
+        place = getattr(error, "filename", None) or folder or "the output folder"
+        text = f"no space left on the disk of {place}: free some, then run the same command again"
+    elif _is_expected(error) and isinstance(error, OSError):
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, MemoryError):
+        text = f"out of memory: try a smaller batch_size ({error})"
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+def _say(error: BaseException, folder: Path | None, label: str = "") -> int:
+    """Print one line about an error and return the exit status that it means."""
+    line = f"error: {label + ': ' if label else ''}{_message(error, folder)}"
+    if _is_expected(error):
+        print(line, file=sys.stderr)
+        return 2
+    trace = "".join(traceback.format_exception(error))
+    log = _write_log(trace, folder)
+    line = line[:500] + (f" (details: {log})" if log else "")
+    print(line, file=sys.stderr)
+    if log is None:
+        print(trace, file=sys.stderr)
+    return 1
+
+
+def _write_log(trace: str, folder: Path | None) -> Path | None:
+    """Keep a traceback in ``error.log``, of the run's folder where there is one."""
+    with contextlib.suppress(OSError):
+        place = folder if folder is not None else Path(tempfile.mkdtemp(prefix="ecgadv-"))
+        path = place / "error.log"
+        path.write_text(trace, encoding="utf-8")
+        return path
+    return None
+
+
+def _closed_pipe() -> int:
+    """Nobody reads the output any more (``… | head``): end without a word."""
+    with contextlib.suppress(OSError, ValueError):
+        # What is still buffered must go nowhere when the interpreter flushes it at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+@contextlib.contextmanager
+def _termination_raises() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit(143), so that files and trackers are closed on the way out."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

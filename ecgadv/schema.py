@@ -1,0 +1,526 @@
+"""What a configuration may hold: types, ranges, paths; its name and its signature.
+
+Nothing heavy is imported, and nothing of Hydra: a configuration is a plain nested dict here.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ecgadv.errors import ConfigError, DataError, VictimError
+
+Config = dict[str, Any]
+
+CLASS_NAMES = ("A", "N", "O", "noise")
+TASKS = ("attack", "train", "evaluate", "report", "track", "benchmark")
+
+NOT_IN_SIGNATURE = ("paths", "tracking", "resume", "sweep", "report", "track")
+"""Top-level keys that say where results go, not what they are."""
+
+OPEN_MAPPINGS = ("selection.per_class", "data.label_map")
+"""Keys whose value is a mapping with names of the user's."""
+
+TARGET = "_target_"
+NAME_LIMIT = 100
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one key accepts.
+
+    Attributes:
+        wanted: completes "must be …" in the error.
+        accepts: whether a value is fine.
+    """
+
+    wanted: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _integer(low: int, high: int | None = None) -> Rule:
+    limits = f"at least {low}" if high is None else f"from {low} to {high}"
+    return Rule(
+        f"a whole number, {limits}",
+        lambda v: _is_int(v) and v >= low and (high is None or v <= high),
+    )
+
+
+def _number(low: float, *, above: bool = False) -> Rule:
+    return Rule(
+        f"a number {'above' if above else 'of at least'} {low:g}",
+        lambda v: _is_number(v) and abs(v) != float("inf") and (v > low if above else v >= low),
+    )
+
+
+def _choice(*options: str) -> Rule:
+    return Rule(f"one of {', '.join(options)}", lambda v: v in options)
+
+
+def _either(word: str | None, rule: Rule) -> Rule:
+    shown = "null" if word is None else word
+    return Rule(
+        f"{rule.wanted}, or {shown}",
+        lambda v: (v is None if word is None else v == word) or rule.accepts(v),
+    )
+
+
+_BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
+_TEXT = Rule("a word or a text", lambda v: isinstance(v, str) and v != "")
+_PATH = Rule("a path", lambda v: isinstance(v, str) and v.strip() != "")
+_OPTIONAL_PATH = _either(None, _PATH)
+_WINDOW = Rule(
+    "a number of samples from 1 to 9000, or a time such as 10s",
+    lambda v: (
+        (_is_int(v) and 1 <= v <= 9000)
+        or (isinstance(v, str) and re.fullmatch(r"\d+(\.\d+)?\s*s", v) is not None)
+    ),
+)
+_MAPPING = Rule("a mapping such as {AFIB: A, SR: N}", lambda v: isinstance(v, Mapping))
+
+RULES: dict[str, Rule] = {
+    "task": _choice(*TASKS),
+    "target": _choice("all", *CLASS_NAMES, "untargeted"),
+    "threat_model": _choice("type1", "type2"),
+    "deployment": _choice("cloud", "local"),
+    "backend": _choice("tensorflow", "jax", "torch"),
+    "seed": _integer(0, 2**32 - 1),
+    "batch_size": _either("auto", _integer(1)),
+    "precision": _choice("auto", "float32", "bfloat16"),
+    "window": _either(None, _WINDOW),
+    "resume": _BOOLEAN,
+    "sweep": _OPTIONAL_PATH,
+    "paths.root": _PATH,
+    "paths.data": _OPTIONAL_PATH,
+    "paths.outputs": _PATH,
+    "data.root": _OPTIONAL_PATH,
+    "data.seed": _integer(0, 2**32 - 1),
+    "data.per_class": _integer(1),
+    "data.labels": _either(None, _TEXT),
+    "data.lead": Rule(
+        "a lead's name, or its number from 0",
+        lambda v: (_is_int(v) and v >= 0) or (isinstance(v, str) and v != ""),
+    ),
+    "data.fs": _either(None, _number(0, above=True)),
+    "data.label_map": _either(None, _MAPPING),
+    "data.key": _either(None, _TEXT),
+    "data.units": _TEXT,
+    "victim.path": _OPTIONAL_PATH,
+    "attack.steps": _integer(1),
+    "attack.search_steps": _integer(1),
+    "attack.learning_rate": _number(0, above=True),
+    "attack.initial_constant": _number(0, above=True),
+    "attack.check_every": _integer(1),
+    "attack.check_every_steps": _integer(1),
+    "attack.tolerance": _number(0),
+    "attack.kappa": _number(0),
+    "attack.perturb_padding": _BOOLEAN,
+    "eot.shifts": _integer(1),
+    "evaluation.shifts": _integer(1),
+    "evaluation.max_records": _either(None, _integer(1)),
+    "evaluation.order": _choice("shift_filter", "filter_shift"),
+    "evaluation.filter": _choice("none", "rectangular", "butterworth"),
+    "tracking.uri": _either(None, _TEXT),
+    "tracking.experiment": _TEXT,
+    "tracking.system_metrics": _BOOLEAN,
+    "train.architecture": _choice("compact", "resnet34"),
+    "train.epochs": _integer(1),
+    "train.batch_size": _integer(1),
+    "train.learning_rate": _number(0, above=True),
+    "train.weight_decay": _number(0),
+    "train.class_weight": _number(0),
+    "train.seed": _integer(0, 2**32 - 1),
+    "train.folds": _integer(2),
+    "train.fold": _integer(0),
+    "train.split_seed": _integer(0, 2**32 - 1),
+    "train.precision": _choice("float32", "bfloat16"),
+    "train.limit": _integer(0),
+    "evaluate.run": _OPTIONAL_PATH,
+    "report.run": _OPTIONAL_PATH,
+    "track.run": _OPTIONAL_PATH,
+}
+"""The schema. A key that is not here keeps the type that its yaml gives it; ``selection`` and
+``tracking.uri`` are checked by the modules that read them."""
+
+
+def _rule_like(value: Any) -> Rule | None:
+    """The rule of a key that the schema leaves out, from its value in the yaml."""
+    if isinstance(value, bool):
+        return _BOOLEAN
+    if isinstance(value, int):
+        return Rule("a whole number", _is_int)
+    if isinstance(value, float):
+        return Rule("a number", _is_number)
+    if isinstance(value, str):
+        return Rule("a word or a text", lambda v: isinstance(v, str))
+    if isinstance(value, list):
+        return Rule("a list", lambda v: isinstance(v, list))
+    return None
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values; open mappings are values."""
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and path not in OPEN_MAPPINGS:
+            yield from leaves(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def lookup(cfg: Mapping[str, Any], path: str) -> Any:
+    """Value of a dotted key; ``None`` where there is none."""
+    node: Any = cfg
+    for key in path.split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            return None
+        node = node[key]
+    return node
+
+
+def show(value: Any) -> str:
+    """A value as it is written on a command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(show(v) for v in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{k}:{show(v)}' for k, v in value.items())}}}"
+    return str(value)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Names the known word that a misspelt one most likely means; "" where nothing is known.
+
+    Where ``known`` has dotted keys, the last part may stand alone (``steps`` for ``attack.steps``).
+    """
+    last = word.rpartition(".")[2]
+    scores = {}
+    for name in sorted(set(known)):
+        ratio = difflib.SequenceMatcher(None, word, name).ratio()
+        tail = name.rpartition(".")[2]
+        if tail == last:
+            ratio = max(ratio, 0.99)
+        elif "." in name:
+            ratio = max(ratio, 0.95 * difflib.SequenceMatcher(None, last, tail).ratio())
+        scores[name] = ratio
+    if not scores:
+        return ""
+    best = max(scores, key=scores.__getitem__)
+    return f"; did you mean {best}?" if scores[best] >= 0.5 else f"; the nearest is {best}"
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
+    """A copy with absolute paths and one spelling for each value.
+
+    Args:
+        cfg: a composed configuration as plain dicts.
+        cwd: where relative paths start; ``paths.outputs`` starts at ``paths.root`` instead.
+    """
+    out: Config = copy.deepcopy(dict(cfg))
+    base = Path(cwd) if cwd is not None else Path.cwd()
+
+    def absolute(start: Path, value: str) -> str:
+        return os.path.normpath(start / Path(value).expanduser())
+
+    paths = out.get("paths")
+    if isinstance(paths, dict):
+        if _PATH.accepts(paths.get("root")):
+            paths["root"] = absolute(base, paths["root"])
+            if _PATH.accepts(paths.get("outputs")):
+                paths["outputs"] = absolute(Path(paths["root"]), paths["outputs"])
+        if _PATH.accepts(paths.get("data")):
+            paths["data"] = absolute(base, paths["data"])
+    for section, key in (
+        ("data", "root"),
+        ("victim", "path"),
+        ("selection", "file"),
+        ("report", "run"),
+        ("evaluate", "run"),
+        ("track", "run"),
+    ):
+        node = out.get(section)
+        if isinstance(node, dict) and _PATH.accepts(node.get(key)):
+            node[key] = absolute(base, node[key])
+    if _PATH.accepts(out.get("sweep")):
+        out["sweep"] = absolute(base, out["sweep"])
+    selection = out.get("selection")
+    if isinstance(selection, dict):
+        for key in ("source", "records"):
+            value = selection.get(key)
+            if isinstance(value, str) or _is_int(value):
+                value = [value]
+            if isinstance(value, list):
+                # Names such as 100 are numbers to the override grammar.
+                selection[key] = ["noise" if v == "~" else str(v) for v in value]
+    return out
+
+
+def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> None:
+    """Check all values of a normalised configuration, and the files that it names.
+
+    Args:
+        cfg: see :func:`normalise`.
+        like: the same composition without value overrides; gives the type of keys that
+            :data:`RULES` leaves out.
+
+    Raises:
+        ConfigError: a value has the wrong type, is out of range, or contradicts another one.
+        DataError: ``data.root`` is missing or of the wrong kind.
+        VictimError: ``victim.path`` is missing or no model file.
+    """
+    default = dict(leaves(like or {}))
+    for path, value in leaves(cfg):
+        section = path.partition(".")[0]
+        node = cfg[section]
+        # Keys of a user's own class mean what that class says.
+        foreign = isinstance(node, Mapping) and not str(node.get(TARGET, "ecgadv.")).startswith(
+            "ecgadv."
+        )
+        rule = None if foreign else RULES.get(path)
+        if rule is None and path != "selection.per_class":
+            rule = _rule_like(default.get(path))
+        if rule is not None and not rule.accepts(value):
+            raise ConfigError(f"{path}={show(value)}: must be {rule.wanted}")
+    _refuse_unavailable(cfg)
+    _check_selection(cfg)
+    _check_task(cfg)
+    _check_data(cfg)
+    _check_victim(cfg)
+    _check_folders(cfg)
+
+
+def _refuse_unavailable(cfg: Mapping[str, Any]) -> None:
+    """Options that are named already and come with a later version."""
+    later: tuple[tuple[str, Callable[[Any], bool]], ...] = (
+        ("task", lambda v: v == "benchmark"),
+        ("threat_model", lambda v: v == "type2"),
+        ("attack.name", lambda v: v == "eot"),
+        ("filter.name", lambda v: v is not None and v != "none"),
+        ("window", lambda v: v is not None),
+    )
+    for path, refused in later:
+        value = lookup(cfg, path)
+        if refused(value):
+            option = path.removesuffix(".name")
+            raise ConfigError(f"{option}={show(value)} is not available in this version yet")
+
+
+def _check_selection(cfg: Mapping[str, Any]) -> None:
+    from ecgadv.records.selection import Selection
+
+    node = cfg.get("selection")
+    if not isinstance(node, Mapping):
+        return
+    selection = Selection.from_config(node)
+    file = node.get("file")
+    if file is not None and not Path(file).is_file():
+        raise ConfigError(f"selection.file={file}: there is no such file")
+    target = "~" if cfg.get("target") == "noise" else cfg.get("target")
+    limits = selection.limits
+    attacked = {c for c in selection.sources if limits[c] != 0}
+    if not attacked:
+        raise ConfigError(
+            f"selection.source={show(node.get('source'))} selection.per_class="
+            f"{show(node.get('per_class'))}: no record is left to attack"
+        )
+    if attacked == {target}:
+        named = node.get("source") is not None
+        option = "source" if named else "per_class"
+        raise ConfigError(
+            f"target={cfg['target']} selection.{option}={show(node.get(option))}: nothing to "
+            "attack, the target is the class of every selected record"
+        )
+
+
+def _check_task(cfg: Mapping[str, Any]) -> None:
+    task = cfg.get("task")
+    for path in ("report.run", "evaluate.run", "track.run", "sweep"):
+        folder = lookup(cfg, path)
+        if folder is not None and not Path(folder).is_dir():
+            raise ConfigError(f"{path}={folder}: there is no such folder")
+    if task == "report" and not (lookup(cfg, "report.run") or cfg.get("sweep")):
+        raise ConfigError("task=report: name a run (report.run=FOLDER) or a sweep (sweep=FOLDER)")
+    if task == "track" and lookup(cfg, "tracking.name") == "none":
+        raise ConfigError(
+            "task=track tracking=none: must be tracking=mlflow, that is where it tracks"
+        )
+    if task == "train" and cfg["train"]["fold"] >= cfg["train"]["folds"]:
+        fold, folds = cfg["train"]["fold"], cfg["train"]["folds"]
+        raise ConfigError(f"train.fold={fold}: must be below train.folds={folds} (counted from 0)")
+    tracking = cfg.get("tracking")
+    if isinstance(tracking, Mapping) and tracking.get("uri"):
+        from ecgadv.tracking.uris import resolve_uri
+
+        resolve_uri(tracking["uri"], Path(cfg["paths"]["root"]))
+
+
+def _check_data(cfg: Mapping[str, Any]) -> None:
+    if cfg.get("task") in ("report", "track"):
+        return
+    data = cfg.get("data")
+    if not isinstance(data, Mapping) or not str(data.get(TARGET, "")).startswith("ecgadv."):
+        return
+    name, root = data.get("name"), data.get("root")
+    kind = {"wfdb": "the folder of the records", "arrays": "the .npz or .csv file"}
+    if root is None:
+        if name in kind:
+            raise DataError(f"data={name} needs data.root=…, {kind[name]}")
+        return
+    place = Path(root)
+    if name == "synthetic":
+        if place.exists() and not place.is_dir():
+            raise DataError(f"data.root={root}: must be a folder, not a file")
+        return
+    if not place.exists():
+        raise DataError(f"data.root={root}: there is no such file or folder")
+    if not os.access(place, os.R_OK):
+        raise DataError(f"data.root={root}: no permission to read it")
+    if name == "cinc2017" and place.is_file() and not zipfile.is_zipfile(place):
+        raise DataError(f"data.root={root} is not a zip file; give the folder or the zip")
+    if name == "wfdb" and not place.is_dir():
+        raise DataError(f"data.root={root}: must be {kind['wfdb']}, not a file")
+    if name == "arrays":
+        if not place.is_file() or place.suffix.lower() not in (".npz", ".csv"):
+            raise DataError(f"data.root={root}: must be an .npz or .csv file")
+        if place.suffix.lower() == ".npz" and not zipfile.is_zipfile(place):
+            raise DataError(f"data.root={root} is not an .npz file")
+
+
+def _check_victim(cfg: Mapping[str, Any]) -> None:
+    if cfg.get("task") not in ("attack", "evaluate", "benchmark"):
+        return
+    victim = cfg.get("victim")
+    if not isinstance(victim, Mapping) or not str(victim.get(TARGET, "")).startswith("ecgadv."):
+        return
+    name, path = victim.get("name"), victim.get("path")
+    if path is None:
+        if name in ("keras", "torch"):
+            example = "FILE.keras" if name == "keras" else "FILE.pt"
+            raise VictimError(f"victim={name} needs victim.path={example}")
+        return
+    file = Path(path)
+    if not file.is_file():
+        what = "is a folder, not a model file" if file.is_dir() else "there is no such file"
+        raise VictimError(f"victim.path={path}: {what}")
+    if name == "torch":
+        return
+    suffix = file.suffix.lower()
+    if suffix not in (".keras", ".h5", ".hdf5"):
+        raise VictimError(f"victim.path={path}: must be a .keras, .h5 or .hdf5 file")
+    with file.open("rb") as stream:
+        is_hdf5 = stream.read(8) == b"\x89HDF\r\n\x1a\n"
+    if not (zipfile.is_zipfile(file) if suffix == ".keras" else is_hdf5):
+        raise VictimError(f"victim.path={path} is not a Keras model, whatever its name says")
+
+
+def _check_folders(cfg: Mapping[str, Any]) -> None:
+    for path in ("paths.root", "paths.outputs", "paths.data"):
+        value = lookup(cfg, path)
+        if value is not None:
+            check_writable(Path(value), path)
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Raise :class:`ConfigError` where ``folder`` cannot be made or written; makes nothing."""
+    if not os.path.lexists(folder):
+        below = next(p for p in folder.parents if os.path.lexists(p))
+    else:
+        below = folder
+    if not below.is_dir():
+        raise ConfigError(f"{option}={folder}: {below} is a file, a folder is needed there")
+    if not os.access(below, os.W_OK | os.X_OK):
+        raise ConfigError(f"{option}={folder}: no permission to write in {below}")
+
+
+# --- names and signatures ------------------------------------------------------------------------
+
+
+def signature(cfg: Mapping[str, Any]) -> str:
+    """Digest of everything in a normalised configuration that changes results.
+
+    Left out is :data:`NOT_IN_SIGNATURE` (for the tasks that read earlier runs, ``sweep``,
+    ``report`` and ``track`` stay in). A victim or index file counts by its content, not its name.
+
+    Returns:
+        64 hexadecimal digits; folder names take the first 10.
+    """
+    task = cfg.get("task")
+    kept = {k: v for k, v in cfg.items() if k not in NOT_IN_SIGNATURE}
+    if task in ("report", "track"):
+        kept = {k: cfg[k] for k in ("task", "sweep", "report", "track") if k in cfg}
+    kept = copy.deepcopy(kept)
+    for section, key in (("victim", "path"), ("selection", "file")):
+        node = kept.get(section)
+        if isinstance(node, dict) and isinstance(node.get(key), str):
+            node[key] = _file_digest(node[key])
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with Path(path).open("rb") as stream:
+            return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    except OSError:
+        return path
+
+
+def _name_parts(cfg: Mapping[str, Any]) -> dict[str, str]:
+    task = str(cfg.get("task"))
+    parts = {"task": task}
+    if task in ("report", "track"):
+        folder = lookup(cfg, "report.run") or lookup(cfg, "track.run") or cfg.get("sweep")
+        return parts | ({"folder": Path(folder).name} if folder else {})
+    groups = ["data", "victim"]
+    if task == "train":
+        groups = ["data"]
+        parts["victim"] = str(lookup(cfg, "train.architecture"))
+    elif task != "evaluate":
+        groups += ["metric", "attack"]
+    parts |= {g: str(lookup(cfg, f"{g}.name")) for g in groups}
+    for key, usual in (("threat_model", "type1"), ("deployment", "cloud"), ("target", "all")):
+        value = cfg.get(key)
+        if task not in ("train", "evaluate") and value != usual:
+            parts[key] = f"to-{value}" if key == "target" else str(value)
+    return parts
+
+
+def safe_name(name: str) -> str:
+    """A name that any file system takes."""
+    return re.sub(r"[^\w.-]+", "_", name)[:NAME_LIMIT]
+
+
+def run_name(cfg: Mapping[str, Any]) -> str:
+    """A readable name such as ``attack-synthetic-compact-l2-minnorm``; not unique by itself."""
+    return safe_name("-".join(_name_parts(cfg).values()))
+
+
+def sweep_name(configs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> str:
+    """What all jobs share, then what differs: ``attack-synthetic-compact-minnorm-by-metric``."""
+    parts = [_name_parts(c) for c in configs]
+    shared = [v for k, v in parts[0].items() if all(p.get(k) == v for p in parts)]
+    by = [key.rpartition(".")[2] if key.count(".") else key for key in swept]
+    return safe_name("-".join([*shared, *(["by", *by] if by else [])]))
