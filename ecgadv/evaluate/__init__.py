@@ -1,0 +1,1 @@
+"""Verdicts of the deployed pipeline, rates and distances."""

@@ -1,0 +1,161 @@
+"""Runs an attack over a chunk of cases: compile once, step, drop what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ecgadv import backend
+from ecgadv.attacks.base import Attack, Found, Problem
+from ecgadv.threat.metrics import Factor
+from ecgadv.threat.objectives import Cases
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver believes it found; nothing here is verified.
+
+    Attributes:
+        delta: (B, n) float32.
+        success: (B,) bool.
+        gradients: (B,) int.
+        forwards: (B,) int.
+    """
+
+    delta: np.ndarray
+    success: np.ndarray
+    gradients: np.ndarray
+    forwards: np.ndarray
+
+
+class Engine:
+    """A compiled attack, reused for every chunk of the same shape.
+
+    Args:
+        attack: the solver.
+        problem: objective, metric and seed.
+    """
+
+    def __init__(self, attack: Attack, problem: Problem) -> None:
+        self.attack = attack
+        self.problem = problem
+        self._init = backend.compile(self._init_pure)
+        self._step = backend.compile(self._step_pure)
+        self._finish = backend.compile(self._finish_pure)
+        self._done = backend.compile(lambda state: attack.found(state).done)
+
+    def _init_pure(self, cases: Cases, factor: Factor) -> Any:
+        return self.attack.init(self.problem, cases, factor)
+
+    def _step_pure(self, cases: Cases, factor: Factor, state: Any) -> Any:
+        return self.attack.step(self.problem, cases, factor, state)
+
+    def _finish_pure(self, cases: Cases, factor: Factor, state: Any) -> Found:
+        return self.attack.found(self.attack.finish(self.problem, cases, factor, state))
+
+    def factor(self, free: np.ndarray) -> Factor:
+        """The metric's factor on the free samples of a chunk, shared where the masks allow it."""
+        n = free.shape[1]
+        length = free.sum(1).astype(int)
+        if ((np.arange(n)[None, :] < length[:, None]) == (free > 0)).all():
+            # Leading samples only: the factor runs top-down, so all records share the full one.
+            whole = self.problem.metric.factor(n)
+            return whole._replace(free=free.astype(np.float64))
+        return self.problem.metric.factor(n, free > 0)
+
+    def run(self, cases: Cases, tick: Callable[[int, int], None] | None = None) -> Solution:
+        """Attack one chunk.
+
+        Args:
+            cases: NumPy arrays, see :class:`Cases`.
+            tick: called as tick(cases done, step) at every look.
+
+        Returns:
+            A row per case, in order.
+        """
+        total = len(cases.x)
+        factor = self.factor(cases.free)
+        rows = np.arange(total)
+        device_cases = _to_device(cases)
+        device_factor = Factor(*(backend.tensor(part, "float32") for part in factor))
+        state = self._init(device_cases, device_factor)
+        parts: list[tuple[np.ndarray, Solution]] = []
+        step, limit, every = 0, self.attack.max_steps(), self.attack.look_every()
+        while step < limit:
+            for _ in range(min(every, limit - step)):
+                state = self._step(device_cases, device_factor, state)
+                step += 1
+            if step >= limit:
+                break
+            done = backend.to_numpy(self._done(state))
+            if tick:
+                tick(total - len(rows) + int(done[: len(rows)].sum()), step)
+            live = np.flatnonzero(~done[: len(rows)])
+            if not len(live):
+                break
+            size = len(done)
+            while size > 1 and len(live) <= size // 2:
+                size //= 2
+            if size < len(done):
+                # Keep the finished rows out, and go on with a batch of half the size or less.
+                over = np.flatnonzero(done[: len(rows)])
+                parts.append((rows[over], self._collect(device_cases, device_factor, state, over)))
+                pick = np.concatenate([live, np.repeat(live[:1], size - len(live))])
+                device_cases = _take(device_cases, pick)
+                device_factor = _take_factor(device_factor, pick)
+                state = _take(state, pick)
+                rows = rows[live]
+        parts.append(
+            (rows, self._collect(device_cases, device_factor, state, np.arange(len(rows))))
+        )
+        return _merge(total, cases.x.shape[1], parts)
+
+    def _collect(self, cases: Cases, factor: Factor, state: Any, rows: np.ndarray) -> Solution:
+        found = self._finish(cases, factor, state)
+        return Solution(*(backend.to_numpy(part)[rows] for part in _without_done(found)))
+
+
+def _without_done(found: Found) -> tuple[Any, Any, Any, Any]:
+    return found.delta, found.success, found.gradients, found.forwards
+
+
+def _to_device(cases: Cases) -> Cases:
+    kinds = Cases("float32", "float32", "float32", "int32", "int32", "int32", "int32")
+    return Cases(*(backend.tensor(a, k) for a, k in zip(cases, kinds, strict=True)))
+
+
+def _take(tree: Any, rows: np.ndarray) -> Any:
+    from keras import ops
+
+    index = backend.tensor(rows, "int32")
+    return backend.map_tensors(lambda leaf: ops.take(leaf, index, axis=0), tree)
+
+
+def _take_factor(factor: Factor, rows: np.ndarray) -> Factor:
+    """Rows of a factor: those that are shared stay shared."""
+    from keras import ops
+
+    index = backend.tensor(rows, "int32")
+
+    def one(leaf: Any, axis: int) -> Any:
+        return leaf if leaf.shape[axis] == 1 else ops.take(leaf, index, axis=axis)
+
+    return Factor(
+        one(factor.free, 0), one(factor.diagonal, 0), one(factor.forward, 1), one(factor.backward, 1)
+    )
+
+
+def _merge(total: int, n: int, parts: list[tuple[np.ndarray, Solution]]) -> Solution:
+    out = Solution(
+        np.zeros((total, n), np.float32),
+        np.zeros(total, bool),
+        np.zeros(total, np.int64),
+        np.zeros(total, np.int64),
+    )
+    for rows, part in parts:
+        out.delta[rows], out.success[rows] = part.delta, part.success
+        out.gradients[rows], out.forwards[rows] = part.gradients, part.forwards
+    return out

@@ -1,0 +1,179 @@
+"""The only module that knows which Keras backend runs: TensorFlow, JAX or PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ecgadv.errors import BackendError
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+Loss = Callable[..., tuple[Any, Any]]
+
+
+def configure(name: str = "tensorflow") -> None:
+    """Choose the backend; must come before anything imports Keras.
+
+    Raises:
+        BackendError: unknown, not installed, or Keras already runs on another one.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"backend={name}: unknown; there are {', '.join(BACKENDS)}")
+    if "keras" in sys.modules:
+        if running() != name:
+            raise BackendError(
+                f"backend={name}: Keras already runs on {running()} in this process; set "
+                f"KERAS_BACKEND={name} before starting Python"
+            )
+        return
+    if importlib.util.find_spec(name) is None:
+        extra = "ecgadv" if name == "tensorflow" else f'"ecgadv[{name}]"'
+        raise BackendError(f"backend={name}: package {name} is not installed (pip install {extra})")
+    os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def running() -> str:
+    """Name of the backend that Keras runs on (imports Keras)."""
+    import keras
+
+    return str(keras.backend.backend())
+
+
+def value_and_grad(loss: Loss) -> Callable[..., tuple[tuple[Any, Any], Any]]:
+    """Differentiate per-case losses with respect to the first argument.
+
+    Args:
+        loss: f(x, *args) -> ((B,) losses, aux); case b's loss depends on row b of x only.
+
+    Returns:
+        g(x, *args) -> (((B,) losses, aux), gradient of x's shape). Rows are independent, so the
+        gradient of the sum holds every case's own gradient.
+    """
+    import keras
+
+    name = running()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        def tensorflow_grad(x: Any, *args: Any) -> tuple[tuple[Any, Any], Any]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                value, aux = loss(x, *args)
+                total = tf.reduce_sum(value)
+            return (value, aux), tape.gradient(
+                total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+
+        return tensorflow_grad
+    if name == "jax":
+        import jax
+
+        def summed(x: Any, *args: Any) -> tuple[Any, tuple[Any, Any]]:
+            value, aux = loss(x, *args)
+            return keras.ops.sum(value), (value, aux)
+
+        differentiate = jax.value_and_grad(summed, has_aux=True)
+
+        def jax_grad(x: Any, *args: Any) -> tuple[tuple[Any, Any], Any]:
+            (_, (value, aux)), grad = differentiate(x, *args)
+            return (value, aux), grad
+
+        return jax_grad
+    import torch
+
+    def torch_grad(x: Any, *args: Any) -> tuple[tuple[Any, Any], Any]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            value, aux = loss(leaf, *args)
+            if not value.requires_grad:
+                return (value, aux), torch.zeros_like(leaf)
+            (grad,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+        grad = torch.zeros_like(leaf) if grad is None else grad
+        return detach((value, aux)), grad
+
+    return torch_grad
+
+
+def detach(tree: Any) -> Any:
+    """Cut PyTorch's graph off every tensor of a nested tuple; other backends have none."""
+    if isinstance(tree, tuple):
+        parts = [detach(item) for item in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return tree.detach() if hasattr(tree, "detach") else tree
+
+
+def compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Trace and compile a pure function of tensors (and nested tuples of them), once a shape."""
+    name = running()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, autograph=False)
+    if name == "jax":
+        import jax
+
+        return jax.jit(function)
+    import torch
+
+    def without_graph(*args: Any) -> Any:
+        with torch.no_grad():
+            return function(*args)
+
+    return without_graph
+
+
+def tensor(value: Any, dtype: str | None = None) -> Any:
+    """A backend tensor on the default device."""
+    import keras
+
+    return keras.ops.convert_to_tensor(np.asarray(value), dtype=dtype)
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """A NumPy array of a backend tensor (NumPy arrays pass through)."""
+    if isinstance(value, np.ndarray):
+        return value
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(value))
+
+
+def map_tensors(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Apply a function to every leaf of nested (named) tuples; ``None`` stays."""
+    if tree is None:
+        return None
+    if isinstance(tree, tuple):
+        parts = [map_tensors(function, item) for item in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return function(tree)
+
+
+def device_kind() -> str:
+    """``gpu`` where the running backend sees one, else ``cpu``."""
+    name = running()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    if name == "jax":
+        import jax
+
+        return "cpu" if jax.default_backend() == "cpu" else "gpu"
+    import torch
+
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Keras and of the running backend's package."""
+    import keras
+
+    module = sys.modules.get(running())
+    return {"keras": str(keras.__version__), running(): str(getattr(module, "__version__", ""))}

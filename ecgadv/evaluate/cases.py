@@ -1,0 +1,170 @@
+"""From selected records to cases, and from a solver's answer to verified rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ecgadv.attacks.engine import Solution
+from ecgadv.errors import ConfigError
+from ecgadv.evaluate.statistics import distances
+from ecgadv.evaluate.verification import verify
+from ecgadv.records.base import Batch, class_letter, class_name
+from ecgadv.threat.objectives import UNTARGETED, Cases, draw_onsets
+from ecgadv.victims.loading import Victim
+from ecgadv.victims.pipeline import valid_mask
+
+ANY = "any"
+"""Target of an untargeted case in tables."""
+
+
+@dataclass(frozen=True)
+class CaseSpec:
+    """One record toward one target.
+
+    Attributes:
+        record: name of the record.
+        position: of the record in its set.
+        source: class letter.
+        target: class letter, or ``any``.
+    """
+
+    record: str
+    position: int
+    source: str
+    target: str
+
+    @property
+    def case_id(self) -> str:
+        """Name of the case, safe in file names."""
+        return f"{self.record}_{class_name(self.source)}_to_{class_name(self.target)}"
+
+
+def enumerate_cases(
+    records: Sequence[tuple[str, int, str]], target: str, classes: Sequence[str]
+) -> list[CaseSpec]:
+    """Cases of (record, position, source) triples toward ``all``, ``untargeted`` or one class.
+
+    A record whose class is the target has no case. Raises :class:`ConfigError` where none is left.
+    """
+    specs = []
+    for record, position, source in records:
+        if target == "untargeted":
+            wanted = [ANY]
+        elif target == "all":
+            wanted = [c for c in classes if c != source]
+        else:
+            wanted = [class_letter(target)] if class_letter(target) != source else []
+        specs += [CaseSpec(record, position, source, t) for t in wanted]
+    if not specs:
+        raise ConfigError(f"target={target}: every selected record is of that class already")
+    return specs
+
+
+def build_cases(
+    specs: Sequence[CaseSpec],
+    batch: Batch,
+    victim: Victim,
+    *,
+    seed: int,
+    perturb_padding: bool = False,
+    shifts: int = 0,
+    mask: np.ndarray | None = None,
+) -> Cases:
+    """Arrays of a chunk; ``batch`` holds a row per case, in order."""
+    n = batch.x.shape[1]
+    span = np.full(len(specs), n) if perturb_padding else batch.lengths
+    valid = valid_mask(span, n)
+    free = valid if mask is None else valid * np.asarray(mask, np.float32)
+    source = np.array([victim.classes.index(s.source) for s in specs])
+    target = np.array(
+        [UNTARGETED if s.target == ANY else victim.classes.index(s.target) for s in specs]
+    )
+    seeds = [case_seed(seed, s.position, t) for s, t in zip(specs, target, strict=True)]
+    onsets = draw_onsets(seeds, span, shifts)
+    return Cases(batch.x, valid, free, source, target, span, onsets)
+
+
+def case_seed(seed: int, position: int, target: int) -> int:
+    """A seed of its own for every case, whatever batch it is in."""
+    return int(np.random.SeedSequence([seed, position, target + 1]).generate_state(1)[0])
+
+
+def evaluation_onsets(cases: Cases, specs: Sequence[CaseSpec], seed: int, count: int) -> np.ndarray:
+    """(B, count) uniform onsets that no attack has seen (a stream of their own)."""
+    rows = []
+    for spec, target, length in zip(specs, cases.target, cases.lengths, strict=True):
+        stream = np.random.SeedSequence([seed, spec.position, int(target) + 1, 1])
+        rows.append(np.random.default_rng(stream).integers(0, int(length), count))
+    return np.stack(rows)
+
+
+def verified_rows(
+    victim: Victim,
+    specs: Sequence[CaseSpec],
+    batch: Batch,
+    cases: Cases,
+    solution: Solution,
+    splits: Sequence[str],
+    seconds: float,
+    onsets: np.ndarray | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of ``cases.csv``, judged by the deployed pipeline; the solver's own account is unused."""
+    verdict = verify(
+        victim, batch.x, solution.delta, cases.lengths, cases.source, cases.target, onsets=onsets
+    )
+    sizes = distances(solution.delta, batch.x, batch.lengths)
+    rows = []
+    for i, spec in enumerate(specs):
+        rows.append(
+            {
+                "case_id": spec.case_id,
+                "record": spec.record,
+                "source": spec.source,
+                "target": spec.target,
+                "predicted": victim.classes[int(verdict.predicted[i])],
+                "success": bool(verdict.success[i]),
+                "p_target": float(verdict.p_target[i]),
+                "margin": float(verdict.margin[i]),
+                **{name: float(values[i]) for name, values in sizes.items()},
+                "n_gradients": int(solution.gradients[i]),
+                "n_forwards": int(solution.forwards[i]),
+                "seconds": round(seconds / len(specs), 4),
+                "status": "ok",
+                "message": "",
+                "split": splits[i],
+            }
+        )
+    return rows
+
+
+def failed_rows(specs: Sequence[CaseSpec], message: str) -> list[dict[str, Any]]:
+    """Rows of cases whose attack raised an error."""
+    return [
+        {
+            "case_id": s.case_id,
+            "record": s.record,
+            "source": s.source,
+            "target": s.target,
+            "success": False,
+            "status": "failed",
+            "message": message,
+        }
+        for s in specs
+    ]
+
+
+def skipped_row(record: str, label: str, message: str) -> dict[str, Any]:
+    """The row of a record that could not be used."""
+    return {
+        "case_id": record,
+        "record": record,
+        "source": label,
+        "target": "",
+        "success": False,
+        "status": "skipped",
+        "message": message,
+    }

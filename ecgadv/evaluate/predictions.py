@@ -1,0 +1,142 @@
+"""What the victim says of every record of a data source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ecgadv.evaluate.verification import softmax
+from ecgadv.records import cache
+from ecgadv.records.base import RecordSet
+from ecgadv.victims.loading import Victim
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A row per record of a set, in record order.
+
+    Attributes:
+        logits: (R, C) float32; NaN rows where the record could not be used.
+        correct: (R,) bool.
+        split: (R,) ``train`` or ``heldout``.
+    """
+
+    logits: np.ndarray
+    correct: np.ndarray
+    split: np.ndarray
+
+
+def predict(
+    victim: Victim,
+    records: RecordSet,
+    *,
+    block: int = 256,
+    tick: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Classify all records; kept in the cache under the digests of victim and data.
+
+    Args:
+        victim: the classifier.
+        records: R records.
+        block: records read at once.
+        tick: called as tick(records done, R).
+    """
+    logits = _cached(victim, records)
+    if logits is None:
+        logits = np.full((len(records), len(victim.classes)), np.nan, dtype=np.float32)
+        for start in range(0, len(records), block):
+            rows = [
+                i
+                for i in range(start, min(start + block, len(records)))
+                if not records.unusable(i)
+            ]
+            if rows:
+                batch = records.batch(rows, victim.n)
+                logits[rows] = victim.pipeline(batch.x, batch.lengths)
+            if tick:
+                tick(min(start + block, len(records)), len(records))
+        _keep(victim, records, logits)
+    usable = np.isfinite(logits).all(1)
+    predicted = np.where(usable, np.nan_to_num(logits).argmax(1), -1)
+    truth = np.array(
+        [victim.classes.index(c) if c in victim.classes else -2 for c in records.labels]
+    )
+    return Predictions(logits, predicted == truth, victim.split_of(records.name, records.ids))
+
+
+def _file(victim: Victim, records: RecordSet) -> Path | None:
+    if not victim.sha256 or not records.digest:
+        return None
+    key = f"{victim.sha256[:16]}-{records.digest[:16]}"
+    return cache.cache_root() / f"predictions-{key}.npy"
+
+
+def _cached(victim: Victim, records: RecordSet) -> np.ndarray | None:
+    file = _file(victim, records)
+    if file is None or not file.is_file():
+        return None
+    try:
+        logits = np.load(file, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return logits if logits.shape == (len(records), len(victim.classes)) else None
+
+
+def _keep(victim: Victim, records: RecordSet, logits: np.ndarray) -> None:
+    file = _file(victim, records)
+    if file is None:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_name(f".{file.stem}-{os.getpid()}.npy")
+        np.save(scratch, logits, allow_pickle=False)
+        os.replace(scratch, file)
+    except OSError:
+        return  # A cache that cannot be written costs time, never a result.
+
+
+def table_rows(
+    victim: Victim, records: RecordSet, predictions: Predictions
+) -> list[dict[str, object]]:
+    """Rows of ``predictions.csv``; a record that could not be used has an empty prediction."""
+    rows: list[dict[str, object]] = []
+    probability = softmax(np.nan_to_num(predictions.logits))
+    for i, record in enumerate(records.ids):
+        known = bool(np.isfinite(predictions.logits[i]).all())
+        best = int(probability[i].argmax())
+        rows.append(
+            {
+                "record": record,
+                "label": str(records.labels[i]),
+                "predicted": victim.classes[best] if known else "",
+                "p_predicted": f"{probability[i, best]:.6g}" if known else "",
+                "seconds_long": f"{records.lengths[i] / records.fs:.3f}",
+                "split": str(predictions.split[i]),
+                "correct": "true" if predictions.correct[i] else "false",
+            }
+        )
+    return rows
+
+
+def class_frequencies(
+    victim: Victim, records: RecordSet, predictions: Predictions
+) -> list[dict[str, object]]:
+    """Per class: records, and how many of them the victim gets right, over all and held out."""
+    rows: list[dict[str, object]] = []
+    for letter in victim.classes:
+        member = records.labels == letter
+        held = member & (predictions.split == "heldout")
+        rows.append(
+            {
+                "class": letter,
+                "records": int(member.sum()),
+                "correct": int((member & predictions.correct).sum()),
+                "heldout_records": int(held.sum()),
+                "heldout_correct": int((held & predictions.correct).sum()),
+            }
+        )
+    return rows

@@ -1,0 +1,59 @@
+"""``summary.json``: rates with intervals, distances by pair, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ecgadv.evaluate.statistics import quartiles, wilson
+
+SUMMARISED = ("d_l2", "d_smooth", "d_smooth_l2", "l2_norm", "snr_db")
+
+
+def rate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Count, successes, rate and 95 % Wilson interval of attacked cases."""
+    n = len(rows)
+    k = sum(bool(row["success"]) for row in rows)
+    low, high = wilson(k, n)
+    return {
+        "n": n,
+        "n_success": k,
+        "success_rate": k / n if n else None,
+        "ci95": [round(low, 6), round(high, 6)],
+    }
+
+
+def spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Median and quartiles of each distance over the successful cases."""
+    won = [row for row in rows if row["success"]]
+    return {name: quartiles(np.array([row[name] for row in won])) for name in SUMMARISED}
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]], pairs: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """The counted part of ``summary.json``.
+
+    Args:
+        rows: all rows of ``cases.csv``; skipped ones do not count as cases.
+        pairs: attacked rows by ``A>N``.
+    """
+    attacked = [row for row in rows if row["status"] != "skipped"]
+    done = [row for row in attacked if row["status"] == "ok"]
+    seconds = float(sum(row["seconds"] for row in done))
+    overall = rate(attacked)
+    return {
+        "n_cases": overall["n"],
+        "n_success": overall["n_success"],
+        "success_rate": overall["success_rate"],
+        "ci95": overall["ci95"],
+        "n_failed": len(attacked) - len(done),
+        "n_skipped": len(rows) - len(attacked),
+        "distances": spread(attacked),
+        "pairs": {pair: rate(group) | spread(group) for pair, group in pairs.items()},
+        "gradients_per_case": float(np.mean([r["n_gradients"] for r in done])) if done else None,
+        "seconds": round(seconds, 3),
+        "cases_per_second": round(len(done) / seconds, 4) if seconds else None,
+    }
