@@ -79,7 +79,9 @@ def cached(name: str, key: str, build: Callable[[], RecordSet]) -> RecordSet:
         try:
             return load(folder)
         except (OSError, EOFError, ValueError, KeyError, TypeError, DataError):
-            shutil.rmtree(folder, ignore_errors=True)
+            pass
+    # A whole copy appears at once, so a folder that cannot be read is damaged, not half-built.
+    shutil.rmtree(folder, ignore_errors=True)
     records = build()
     try:
         save(records, folder)

@@ -24,7 +24,7 @@ LABELS_NAME = "REFERENCE-v3.csv"
 """Name of the revised label file, in the archive or beside it."""
 
 _SUMS_NAME = "SHA256SUMS.txt"
-_CHUNK = 1 << 18
+_CHUNK = 1 << 14  # an interruption costs at most so many bytes
 _CONNECT_S = 4.0
 _ANSWER_S = 8.0
 _READ_S = 30.0

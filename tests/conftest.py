@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def cinc2017_root() -> Path:
+    """The real recordings: ``ECGADV_CINC2017``, else beside the checkout; skips without them."""
+    named = os.environ.get("ECGADV_CINC2017")
+    root = Path(__file__).resolve().parents[1]
+    place = Path(named) if named else Path(root).parent / "shared" / "cinc2017" / "training2017.zip"
+    if not place.exists():
+        pytest.skip("no CinC 2017 recordings here; set ECGADV_CINC2017 to the zip or its folder")
+    return place
