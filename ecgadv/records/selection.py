@@ -21,11 +21,12 @@ PAPER = {"A": 360, "N": 360, "O": 360, "~": 220}
 
 @dataclass(frozen=True)
 class Selection:
-    """What to attack; every field narrows it further.
+    """What to attack; every field but ``per_class`` narrows it further.
 
     Attributes:
         per_class: the first so many of each class: one number, a number for each class (a class
-            that is not named gets none), or ``None`` for no limit.
+            that is not named gets none), or ``None`` for no limit. Does not apply where ``records``
+            or ``file`` names the records.
         source: classes attacked, as letters or ``noise``; ``None`` means all.
         records: names of the records attacked, in any order; ``None`` means all.
         split: ``all``, or the ``heldout`` or ``train`` part of the victim's training.
@@ -167,8 +168,9 @@ def select(
             ``selection.split`` is not ``all``.
 
     Returns:
-        (M,) int64 positions, ascending, M >= 1. Of each class the first ``per_class`` that are
-        named, in the split, correctly classified and usable (neither empty nor a flat line).
+        (M,) int64 positions, ascending, M >= 1: those that are named, or of each class the first
+        ``per_class``, in the split, correctly classified and usable (neither empty nor a flat
+        line).
 
     Raises:
         ConfigError: an unknown record, a split that is not known, or nothing left to attack; the
@@ -195,7 +197,9 @@ def select(
     if correct is not None:
         keep &= np.asarray(correct, dtype=bool)
         steps.append(("classified correctly by the victim", keep.sum()))
-    limits = selection.limits
+    # Named records are all meant, whatever the default number of a class is.
+    named = selection.records is not None or selection.file is not None
+    limits = dict.fromkeys(CLASSES) if named else selection.limits
     chosen: list[int] = []
     taken = dict.fromkeys(CLASSES, 0)
     for position in np.flatnonzero(keep):
@@ -206,7 +210,7 @@ def select(
             taken[letter] += 1
             chosen.append(int(position))
     if not chosen:
-        steps.append(("usable and within selection.per_class", 0))
+        steps.append(("usable" if named else "usable and within selection.per_class", 0))
         story = ", then ".join(f"{int(count)} {what}" for what, count in steps)
         raise ConfigError(f"selection: no record is left of {len(records)}: {story}")
     return np.array(chosen, dtype=np.int64)

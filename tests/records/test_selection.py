@@ -54,6 +54,9 @@ def test_an_index_file_names_the_records(records: RecordSet, tmp_path: Path) -> 
     file = tmp_path / "data_select_N.csv"
     file.write_text("".join(f"1.0,0.9,30.0,{n}.0\n" for n in (2, 6, 10)))
     assert names(records, Selection(file=str(file))) == "2 6 10"
+    # The default number of a class is for records that nobody named.
+    assert names(records, Selection(per_class=1, file=str(file))) == "2 6 10"
+    assert names(records, Selection(per_class=1, records=["A00002", "A00006"])) == "2 6"
     assert names(records, Selection(file=str(file), start=1)) == "6 10"
     assert names(records, Selection(file=str(file), start=1, stop=2)) == "6"
 
