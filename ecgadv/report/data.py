@@ -1,0 +1,142 @@
+"""Results as the report reads them: the table of cases, what counts as an attempt, the extremes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ecgadv.errors import EcgadvError, StoreError
+from ecgadv.tracking.content import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DISTANCE_NAMES = {"d_l2": "d_l2", "d_smooth": "d_smooth", "d_smooth_l2": "d_smooth + 0.01 d_l2"}
+"""Columns of distances -> how they are written."""
+
+OF_METRIC = {"l2": "d_l2", "diff": "d_smooth", "diffl2": "d_smooth_l2"}
+"""The distance that an attack under a metric makes small."""
+
+
+def read_cases(folder: Path) -> pd.DataFrame:
+    """``cases.csv`` of a run; ``success`` is bool, empty cells are missing values.
+
+    Raises:
+        StoreError: there is none, or it is no table of cases.
+    """
+    import pandas as pd
+
+    file = folder / "cases.csv"
+    try:
+        # "NA" may be a record's name; only an empty cell or nan is a missing value.
+        cases = pd.read_csv(
+            file,
+            dtype={
+                c: str for c in ("case_id", "record", "source", "target", "predicted", "message")
+            },
+            keep_default_na=False,
+            na_values=["", "nan", "NaN"],
+        )
+    except FileNotFoundError:
+        raise StoreError(f"{folder} holds no cases.csv; give the folder of an attack run") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file} is not readable: {str(error).splitlines()[0]}") from None
+    missing = {"case_id", "source", "target", "success", "status"} - set(cases.columns)
+    if missing:
+        raise StoreError(f"{file} lacks the column {sorted(missing)[0]}")
+    cases["success"] = cases["success"].astype(str).str.lower() == "true"
+    return cases
+
+
+def attempted(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases that count in a rate: attacked (``ok``) or broken (``failed``), not ``skipped``."""
+    return cases[cases["status"].isin(["ok", "failed"])]
+
+
+def succeeded(cases: pd.DataFrame) -> pd.Series:
+    """(rows,) bool: attacked to the end and successful."""
+    return cases["success"].astype(str).str.lower().eq("true") & cases["status"].eq("ok")
+
+
+def metric_of(config: dict[str, Any]) -> str:
+    """Name of the metric of a configuration, "" where it names none."""
+    node = config.get("metric")
+    return str(node.get("name", "")) if isinstance(node, dict) else str(node or "")
+
+
+def ranking_column(config: dict[str, Any], cases: pd.DataFrame) -> str:
+    """The distance by which cases of a run are ranked: that of its own metric."""
+    column = OF_METRIC.get(metric_of(config), "d_l2")
+    return column if column in cases else "d_l2"
+
+
+def extremes(cases: pd.DataFrame, column: str, each: int = 3) -> dict[str, list[str]]:
+    """Ids of the least, the middle and the most perturbed successful cases, no case twice.
+
+    Returns:
+        ``best``, ``median`` and ``worst`` -> at most ``each`` case ids.
+    """
+    won = cases[succeeded(cases)].dropna(subset=[column]).sort_values([column, "case_id"])
+    ids = [str(i) for i in won["case_id"]]
+    # Few cases are shared out: the best get the first, the worst the second, the median the third.
+    n_best, n_worst = min(each, (len(ids) + 2) // 3), min(each, (len(ids) + 1) // 3)
+    best, worst = ids[:n_best], ids[::-1][:n_worst]
+    rest = ids[n_best : len(ids) - n_worst]
+    middle = max(0, (len(rest) - each) // 2)
+    return {"best": best, "median": rest[middle : middle + each], "worst": worst}
+
+
+def read_perturbations(folder: Path, case_ids: list[str]) -> dict[str, tuple[np.ndarray, float]]:
+    """Perturbation (n,) in standardised units and mV per unit, by case; those that are stored.
+
+    Of several leads the first is taken.
+    """
+    file = folder / "perturbations.npz"
+    if not file.is_file():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            rows = {str(case): row for row, case in enumerate(stored["case_id"])}
+            delta, scale = stored["delta"], stored["scale_mv"]
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{file} is not readable: {error}") from None
+    delta = delta[..., 0] if delta.ndim == 3 else delta
+    return {c: (delta[rows[c]], float(scale[rows[c]])) for c in case_ids if c in rows}
+
+
+def read_signals(folder: Path, case_ids: list[str]) -> tuple[dict[str, np.ndarray], str]:
+    """Standardised records (own samples only) by case, read again from the run's data source.
+
+    Returns:
+        The signals, and "" or why there are none: a report can do without.
+    """
+    try:
+        from ecgadv.store import load_run
+
+        run = load_run(folder)
+        rows = {str(case): row for row, case in enumerate(run.case_ids)}
+        x, lengths = np.asarray(run.x), np.asarray(run.lengths)
+        x = x[..., 0] if x.ndim == 3 else x
+        found = {c: x[rows[c]][: int(lengths[rows[c]])] for c in case_ids if c in rows}
+    except (EcgadvError, OSError) as error:
+        return {}, str(error).splitlines()[0]
+    return found, ""
+
+
+def confidences(folder: Path) -> dict[str, float]:
+    """The victim's probability of its own answer on each unperturbed record, where it is stored."""
+    import csv
+
+    try:
+        with (folder / "predictions.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {row["record"]: float(row["p_predicted"]) for row in rows if row.get("p_predicted")}
+    except (OSError, KeyError, ValueError):
+        return {}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a run; {} where it is missing."""
+    return read_json(folder / "config.json")

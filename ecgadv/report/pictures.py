@@ -1,0 +1,175 @@
+"""The figures of a run's folder, written to ``figures/``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ecgadv.records.base import class_name
+from ecgadv.report import data, figures, style
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GALLERY = ("best", "median", "worst", "missed")
+"""Kinds of single cases that are drawn: least, middling and most perturbed, and not successful."""
+
+
+@dataclass
+class Pictures:
+    """Files of a run's figures.
+
+    Attributes:
+        overview: of all cases.
+        gallery: kind (:data:`GALLERY`) -> (file, caption) of single cases.
+        note: why there is no gallery; "" where there is one.
+    """
+
+    overview: list[Path] = field(default_factory=list)
+    gallery: dict[str, list[tuple[Path, str]]] = field(default_factory=dict)
+    note: str = ""
+
+
+def _file_name(kind: str, rank: int, case: str) -> str:
+    return f"{kind}_{rank}_{re.sub(r'[^A-Za-z0-9_.-]+', '_', case.replace('~', 'noise'))}.png"
+
+
+def overview(cases: pd.DataFrame, folder: Path, title: str, suffix: str = "") -> list[Path]:
+    """Success heat map and distributions of the distances, as PNG files in ``folder``."""
+    written = []
+    if len(data.attempted(cases)):
+        heading = f"{title}: success rate" if title else ""
+        name = f"success_heatmap{suffix}.png"
+        written.append(style.save(figures.success_heatmap(cases, heading), folder / name))
+    if data.succeeded(cases).any():
+        heading = f"{title}: distances of the successful cases" if title else ""
+        name = f"distance_distributions{suffix}.png"
+        written.append(style.save(figures.distance_distributions(cases, heading), folder / name))
+    return written
+
+
+def _draw(
+    row: Any, x: np.ndarray, delta: np.ndarray, scale: float, confidence: dict[str, float]
+) -> Any:
+    distances = {
+        column: float(row[column])
+        for column in data.DISTANCE_NAMES
+        if column in row and np.isfinite(row[column])
+    }
+    hit = str(row["predicted"]) == str(row["target"])
+    return figures.before_after(
+        x,
+        delta[: x.size],
+        scale,
+        record=str(row["record"]),
+        source=str(row["source"]),
+        target=str(row["target"]),
+        predicted=str(row["predicted"]),
+        p_before=confidence.get(str(row["record"])),
+        p_after=float(row["p_target"]) if hit and "p_target" in row else None,
+        distances=distances,
+    )
+
+
+def write_figures(folder: Path, *, each: int = 3) -> Pictures:
+    """Draw a run's figures: success by pair, distances, and a gallery of single cases on ECG paper.
+
+    Args:
+        folder: a run's folder (``cases.csv``, ``perturbations.npz``); files go to ``figures/``.
+        each: at most so many cases of each kind.
+
+    Raises:
+        StoreError: the folder holds no readable table of cases, or cannot be written.
+    """
+    cases, config = data.read_cases(folder), data.read_config(folder)
+    place = folder / "figures"
+    pictures = Pictures(overview(cases, place, data.metric_of(config)))
+    for stale in place.glob("*_*_*.png"):
+        if stale.name.startswith(GALLERY):
+            stale.unlink(missing_ok=True)
+    column = data.ranking_column(config, cases)
+    chosen = data.extremes(cases, column, each)
+    lost = cases[cases["status"].eq("ok") & ~data.succeeded(cases)]
+    chosen["missed"] = [str(i) for i in lost["case_id"][:each]]
+    wanted = [case for ids in chosen.values() for case in ids]
+    if not wanted:
+        pictures.note = "no case was attacked to its end"
+        return pictures
+    deltas = data.read_perturbations(folder, wanted)
+    signals, problem = data.read_signals(folder, wanted)
+    if problem:
+        pictures.note = f"the recordings could not be read again: {problem}"
+        return pictures
+    confidence = data.confidences(folder)
+    row_of = {str(row["case_id"]): row for _, row in cases.iterrows()}
+    for kind, ids in chosen.items():
+        for rank, case in enumerate(ids, 1):
+            if case not in deltas or case not in signals:
+                continue
+            row = row_of[case]
+            figure = _draw(row, signals[case], *deltas[case], confidence)
+            file = style.save(figure, place / _file_name(kind, rank, case))
+            pair = f"{class_name(str(row['source']))} to {class_name(str(row['target']))}"
+            value = f", {data.DISTANCE_NAMES[column]} = {row[column]:.3g}"
+            pictures.gallery.setdefault(kind, []).append(
+                (file, f"{kind} {rank}: record {row['record']}, {pair}{value}")
+            )
+    return pictures
+
+
+def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[tuple[Path, str]]:
+    """Draw cases that several runs share, one metric each, side by side.
+
+    Args:
+        runs: name of the metric -> folder of its run.
+        folder: where the PNG files go.
+        most: how many cases.
+
+    Returns:
+        Files with captions; [] where the runs share no successful case, or cannot be read again.
+    """
+    if len(runs) < 2:
+        return []
+    tables = {}
+    for name, run in runs.items():
+        cases = data.read_cases(run)
+        won = cases[data.succeeded(cases)]
+        keys = zip(won["record"], won["source"], won["target"], strict=True)
+        tables[name] = dict(zip(keys, won.to_dict("records"), strict=True))
+    first = next(iter(tables.values()))
+    shared = [key for key in first if all(key in table for table in tables.values())][:most]
+    if not shared:
+        return []
+    drawn = []
+    ids = {name: [str(t[key]["case_id"]) for key in shared] for name, t in tables.items()}
+    deltas = {name: data.read_perturbations(runs[name], ids[name]) for name in runs}
+    name0 = next(iter(runs))
+    signals, problem = data.read_signals(runs[name0], ids[name0])
+    if problem:
+        return []
+    for k, (record, source, target) in enumerate(shared):
+        if any(ids[name][k] not in deltas[name] for name in runs) or ids[name0][k] not in signals:
+            continue
+        x = signals[ids[name0][k]]
+        figure = figures.metric_comparison(
+            x,
+            {name: deltas[name][ids[name][k]][0][: x.size] for name in runs},
+            deltas[name0][ids[name0][k]][1],
+            record=str(record),
+            source=str(source),
+            target=str(target),
+            notes={
+                name: "  ".join(
+                    f"{c} = {tables[name][shared[k]][c]:.3g}" for c in ("d_l2", "d_smooth")
+                )
+                for name in runs
+            },
+        )
+        name = _file_name("metrics", k + 1, f"{record}_{source}_to_{target}")
+        caption = f"record {record}, {class_name(source)} to {class_name(target)}"
+        drawn.append((style.save(figure, folder / name), caption))
+    return drawn

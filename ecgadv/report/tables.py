@@ -1,0 +1,149 @@
+"""Result tables, for the terminal (rich), for Markdown and for HTML, from the same rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ecgadv.records.base import CLASSES
+from ecgadv.report.data import DISTANCE_NAMES, attempted, succeeded
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pair of classes, or all together.
+
+    Attributes:
+        source: class letter, ``all`` in the last row.
+        target: class letter, ``any``, or "" in the last row.
+        n: cases attempted.
+        n_success: of them successful.
+        interval: Wilson's 95 % interval of the rate.
+        quartiles: distance -> (25 %, median, 75 %) over the successful cases.
+    """
+
+    source: str
+    target: str
+    n: int
+    n_success: int
+    interval: tuple[float, float]
+    quartiles: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """Share of the attempted cases that succeeded."""
+        return self.n_success / self.n
+
+
+def _row(source: str, target: str, tried: pd.DataFrame) -> Row:
+    from ecgadv.evaluate.statistics import wilson
+
+    won = tried[succeeded(tried)]
+    quartiles = {}
+    for column in DISTANCE_NAMES:
+        values = won[column].dropna().to_numpy(float) if column in won else np.zeros(0)
+        if values.size:
+            q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])
+            quartiles[column] = (float(q25), float(median), float(q75))
+    return Row(source, target, len(tried), len(won), wilson(len(won), len(tried)), quartiles)
+
+
+def rows(cases: pd.DataFrame) -> list[Row]:
+    """A row for each pair of classes that was attempted, in class order, and one for all.
+
+    Args:
+        cases: rows of ``cases.csv``; skipped ones do not count.
+    """
+    tried = attempted(cases)
+    found = []
+    for source in CLASSES:
+        for target in (*CLASSES, "any"):
+            mine = tried[(tried["source"] == source) & (tried["target"] == target)]
+            if len(mine):
+                found.append(_row(source, target, mine))
+    if len(tried):
+        found.append(_row("all", "", tried))
+    return found
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.1f} %"
+
+
+def success_cells(row: Row) -> list[str]:
+    """Source, target, successes of cases, rate, interval."""
+    low, high = row.interval
+    return [
+        row.source,
+        row.target,
+        f"{row.n_success}/{row.n}",
+        _percent(row.rate),
+        f"{100 * low:.1f} – {100 * high:.1f} %",
+    ]
+
+
+def distance_cells(row: Row) -> list[str]:
+    """Source, target, and median (25 % – 75 %) of each distance."""
+    cells = [row.source, row.target]
+    for column in DISTANCE_NAMES:
+        if column in row.quartiles:
+            q25, median, q75 = row.quartiles[column]
+            cells.append(f"{median:.3g} ({q25:.3g} – {q75:.3g})")
+        else:
+            cells.append("–")
+    return cells
+
+
+SUCCESS_HEAD = ["source", "target", "success", "rate", "95 % interval"]
+DISTANCE_HEAD = ["source", "target", *(f"{name}" for name in DISTANCE_NAMES.values())]
+
+
+def _rich(title: str, head: list[str], found: list[Row], body: list[list[str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for name in head:
+        table.add_column(name, justify="left" if name in ("source", "target") else "right")
+    for row, cells in zip(found, body, strict=True):
+        if row.source == "all":
+            table.add_section()
+        # Text, not markup: a bracket in a name is a bracket.
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def success_table(cases: pd.DataFrame) -> Table:
+    """Success of every source and target class with 95 % Wilson intervals, for the terminal."""
+    found = rows(cases)
+    return _rich("success", SUCCESS_HEAD, found, [success_cells(r) for r in found])
+
+
+def distances_table(cases: pd.DataFrame) -> Table:
+    """Median and quartiles of each distance over the successful cases, for the terminal."""
+    found = rows(cases)
+    title = "distances of the successful cases: median (25 % – 75 %), standardised units"
+    return _rich(title, DISTANCE_HEAD, found, [distance_cells(r) for r in found])
+
+
+def _markdown(head: list[str], body: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |"]
+    lines.append("|" + "|".join("---" if h in ("source", "target") else "---:" for h in head) + "|")
+    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in body]
+    return "\n".join(lines)
+
+
+def success_markdown(cases: pd.DataFrame) -> str:
+    """The table of :func:`success_table` in Markdown."""
+    return _markdown(SUCCESS_HEAD, [success_cells(r) for r in rows(cases)])
+
+
+def distances_markdown(cases: pd.DataFrame) -> str:
+    """The table of :func:`distances_table` in Markdown."""
+    return _markdown(DISTANCE_HEAD, [distance_cells(r) for r in rows(cases)])

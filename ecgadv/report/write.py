@@ -1,0 +1,256 @@
+"""``report.html`` of a run or a sweep: one file, no network, nothing to install."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ecgadv.errors import StoreError
+from ecgadv.report import data, pictures, tables
+from ecgadv.tracking.content import job_status, overrides, read_json, run_folders
+from ecgadv.tracking.uris import hide_password
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_ROWS = 5000
+"""Cases that a report lists; a larger table is cut, and the report says so."""
+
+_HIDDEN = ("case_id", "seconds", "n_forwards")
+
+CITE = (
+    "The ecgadv developers. ecgadv: targeted adversarial perturbations of ECG classifiers, "
+    "measured and verified.",
+    "Huangxun Chen, Chenyu Huang, Qianyi Huang, Qian Zhang, Wei Wang. ECGadv: Generating "
+    "Adversarial Electrocardiogram to Misguide Arrhythmia Classification System. AAAI 2020. "
+    "arXiv:1901.03808.",
+)
+CITE_DATA = {
+    "cinc2017": "Gari Clifford et al. AF Classification from a Short Single Lead ECG Recording: "
+    "the PhysioNet/Computing in Cardiology Challenge 2017 (data: ODC-BY 1.0)."
+}
+
+
+def _image(file: Path, caption: str = "") -> dict[str, str]:
+    content = base64.b64encode(file.read_bytes()).decode()
+    return {"source": f"data:image/png;base64,{content}", "caption": caption or file.stem}
+
+
+def _cell(value: Any) -> dict[str, str]:
+    """What a cell shows, and what it is sorted by where that differs."""
+    if isinstance(value, bool):
+        return {"text": "yes" if value else "no", "key": ""}
+    if isinstance(value, (int, float)):
+        if math.isnan(value):
+            return {"text": "", "key": "nan"}
+        whole = float(value).is_integer() and abs(value) < 1e9
+        return {"text": f"{value:.0f}" if whole else f"{value:.4g}", "key": repr(float(value))}
+    return {"text": "" if value is None or value != value else str(value), "key": ""}
+
+
+def _table(name: str, head: Sequence[str], body: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    rows = [[_cell(v) for v in row] for row in body]
+    # A column of few different words gets a list to choose from, others a box to type into.
+    filters: list[list[str] | None] = []
+    for k in range(len(head)):
+        words = {row[k]["text"] for row in rows}
+        numeric = any(row[k]["key"] for row in rows)
+        filters.append(sorted(words - {""}) if len(words) <= 8 and not numeric else None)
+    return {"name": name, "head": list(head), "rows": rows, "filters": filters}
+
+
+def _cases_table(cases: pd.DataFrame) -> dict[str, Any]:
+    shown = [c for c in cases.columns if c not in _HIDDEN and not cases[c].isna().all()]
+    plain = cases[shown].head(MOST_ROWS).astype(object).to_numpy().tolist()
+    return _table("cases", shown, plain)
+
+
+def _result_tables(cases: pd.DataFrame) -> list[dict[str, Any]]:
+    found = tables.rows(cases)
+    return [
+        _table("success", tables.SUCCESS_HEAD, [tables.success_cells(r) for r in found]),
+        _table("distances", tables.DISTANCE_HEAD, [tables.distance_cells(r) for r in found]),
+    ]
+
+
+def _facts(summary: dict[str, Any], cases: pd.DataFrame) -> list[tuple[str, str]]:
+    tried, won = data.attempted(cases), data.succeeded(cases)
+    facts = [("cases", str(len(cases)))]
+    if len(tried):
+        low, high = tables.rows(cases)[-1].interval
+        rate = 100 * won.sum() / len(tried)
+        facts.append(("success", f"{int(won.sum())} of {len(tried)} ({rate:.1f} %)"))
+        facts.append(("95 % interval", f"{100 * low:.1f} to {100 * high:.1f} %"))
+    for status in ("failed", "skipped"):
+        count = int((cases["status"] == status).sum())
+        if count:
+            facts.append((status, str(count)))
+    for key, label in (
+        ("gradients_per_case", "gradients a case"),
+        ("cases_per_second", "cases a second"),
+        ("seconds", "seconds"),
+    ):
+        value = summary.get(key)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            facts.append((label, f"{value:.3g}" if key != "seconds" else f"{value:.1f}"))
+    victim = summary.get("victim")
+    if isinstance(victim, dict):
+        facts.append(("victim", str(victim.get("name", ""))))
+    return facts
+
+
+def _versions(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [(str(k), str(v)) for k, v in (summary.get("versions") or {}).items()]
+    victim = summary.get("victim")
+    if isinstance(victim, dict) and victim.get("sha256"):
+        rows.append(("victim sha256", str(victim["sha256"])))
+    if summary.get("config_signature"):
+        rows.append(("configuration signature", str(summary["config_signature"])))
+    return rows
+
+
+def _cite(config: dict[str, Any]) -> list[str]:
+    node = config.get("data")
+    name = str(node.get("name", "")) if isinstance(node, dict) else ""
+    return [*CITE, *([CITE_DATA[name]] if name in CITE_DATA else [])]
+
+
+def _headline(config: dict[str, Any]) -> str:
+    """Metric, attack, data and threat model of a configuration in a line."""
+    words = []
+    for key in ("data", "victim", "attack", "metric", "threat_model", "deployment", "target"):
+        node = config.get(key)
+        value = node.get("name") if isinstance(node, dict) else node
+        if value:
+            words.append(f"{key}={value}")
+    return "  ".join(words)
+
+
+def _render(context: dict[str, Any], file: Path) -> Path:
+    import jinja2
+
+    source = resources.files("ecgadv.report").joinpath("template.html").read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    text = environment.from_string(source).render(context)
+    scratch = file.with_name(f".{file.name}.part")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(file)
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written: {error.strerror}") from None
+    return file
+
+
+def write_report(folder: Path) -> Path:
+    """Write a run's figures and its ``report.html``.
+
+    Args:
+        folder: a run's folder; the recordings are read again from its data source for the gallery,
+            and where they are gone the report says so.
+
+    Returns:
+        The report.
+
+    Raises:
+        StoreError: the folder holds no readable table of cases, or cannot be written.
+    """
+    folder = folder.resolve()
+    cases, config = data.read_cases(folder), data.read_config(folder)
+    summary = read_json(folder / "summary.json")
+    drawn = pictures.write_figures(folder)
+    gallery = [
+        (kind, [_image(file, caption) for file, caption in drawn.gallery[kind]])
+        for kind in pictures.GALLERY
+        if kind in drawn.gallery
+    ]
+    context = {
+        "title": folder.name,
+        "headline": _headline(config),
+        "facts": _facts(summary, cases),
+        "tables": _result_tables(cases),
+        "overview": [_image(file) for file in drawn.overview],
+        "comparisons": [],
+        "gallery": gallery,
+        "gallery_note": drawn.note,
+        "ranking": data.DISTANCE_NAMES[data.ranking_column(config, cases)],
+        "cases": _cases_table(cases),
+        "cut": max(0, len(cases) - MOST_ROWS),
+        "config": hide_password(json.dumps(config, indent=2)) if config else "",
+        "versions": _versions(summary),
+        "cite": _cite(config),
+    }
+    return _render(context, folder / "report.html")
+
+
+def write_sweep_report(sweep: Path) -> Path:
+    """Write ``report.html`` of a sweep: a table of its jobs, and their cases merged.
+
+    Args:
+        sweep: the sweep's folder; jobs without a table of cases are listed by their status.
+
+    Raises:
+        StoreError: no job there has a table of cases, or the folder cannot be written.
+    """
+    import pandas as pd
+
+    sweep = sweep.resolve()
+    jobs = run_folders(sweep)
+    merged: list[Any] = []
+    job_rows: list[list[Any]] = []
+    by_metric: dict[str, Path] = {}
+    config: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    for job in jobs:
+        name, set_by = str(job.relative_to(sweep)), " ".join(overrides(job))
+        row: list[Any] = [name, set_by, job_status(job)]
+        if not (job / "cases.csv").is_file():
+            job_rows.append([*row, *[None] * 6])
+            continue
+        cases = data.read_cases(job)
+        config, summary = data.read_config(job), read_json(job / "summary.json")
+        metric = data.metric_of(config)
+        merged.append(cases.assign(job=name, metric=metric))
+        by_metric.setdefault(metric, job)
+        total = tables.rows(cases)
+        medians = (
+            [total[-1].quartiles.get(c, (None,) * 3)[1] for c in data.DISTANCE_NAMES]
+            if (total)
+            else [None] * 3
+        )
+        rate = 100 * total[-1].rate if total else None
+        job_rows.append([*row, len(cases), rate, *medians, summary.get("gradients_per_case")])
+    if not merged:
+        raise StoreError(f"{sweep}: no job with a cases.csv lies there")
+    cases = pd.concat(merged, ignore_index=True)
+    cases = cases[["job", "metric", *[c for c in cases.columns if c not in ("job", "metric")]]]
+    place = sweep / "figures"
+    drawn = []
+    for metric, mine in cases.groupby("metric", sort=False):
+        suffix = f"_{metric}" if metric else ""
+        drawn += pictures.overview(mine, place, str(metric), suffix)
+    head = ["job", "overrides", "status", "cases", "success %", "d_l2 median"]
+    head += ["d_smooth median", "d_smooth_l2 median", "gradients a case"]
+    context = {
+        "title": sweep.name,
+        "headline": f"sweep of {len(jobs)} jobs",
+        "facts": [("jobs", str(len(jobs))), *_facts({}, cases)],
+        "tables": [_table("jobs", head, job_rows), *_result_tables(cases)],
+        "overview": [_image(file) for file in drawn],
+        "comparisons": [
+            _image(file, caption) for file, caption in pictures.compare_metrics(by_metric, place)
+        ],
+        "gallery": [],
+        "gallery_note": "",
+        "ranking": "",
+        "cases": _cases_table(cases),
+        "cut": max(0, len(cases) - MOST_ROWS),
+        "config": "",
+        "versions": _versions(summary),
+        "cite": _cite(config),
+    }
+    return _render(context, sweep / "report.html")
