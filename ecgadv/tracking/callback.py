@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-_log = logging.getLogger("ecgadv.tracking")
+from ecgadv.tracking.messages import one_line, warn
 
 
 class SweepCallback(Callback):
@@ -35,7 +34,7 @@ class SweepCallback(Callback):
 
             start_parent(*found)
         except Exception as error:  # tracking never stops a sweep
-            _log.warning("MLflow: the sweep gets no parent run (%s)", _one_line(error))
+            warn(f"MLflow: the sweep gets no parent run ({one_line(error)})")
             return
         self._open = found
         # Hydra skips on_multirun_end where a job failed or the launcher was stopped.
@@ -55,7 +54,7 @@ class SweepCallback(Callback):
 
             finish_parent(*found, clean=clean)
         except Exception as error:  # tracking never stops a sweep
-            _log.warning("MLflow: the sweep's parent run was not completed (%s)", _one_line(error))
+            warn(f"MLflow: the sweep's parent run was not completed ({one_line(error)})")
 
 
 def _places(config: DictConfig) -> tuple[dict[str, Any], Path, Path] | None:
@@ -72,8 +71,3 @@ def _places(config: DictConfig) -> tuple[dict[str, Any], Path, Path] | None:
     root = here / Path(str(OmegaConf.select(config, "paths.root") or ".")).expanduser()
     sweep = here / Path(str(config.hydra.sweep.dir)).expanduser()
     return {str(k): v for k, v in settings.items()}, sweep.resolve(), root.resolve()
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -184,7 +184,7 @@ def case_metrics(rows: list[dict[str, str]]) -> dict[str, float]:
     """
     tried = [row for row in rows if row.get("status") in ("ok", "failed")]
     won = [row for row in tried if _is_success(row)]
-    metrics: dict[str, float] = {"n_cases": len(rows), "n_success": len(won)}
+    metrics: dict[str, float] = {"n_cases": len(tried), "n_success": len(won)}
     if tried:
         metrics["success_rate"] = len(won) / len(tried)
     for pair in sorted({(row["source"], row["target"]) for row in tried}):
@@ -283,7 +283,7 @@ _ARTIFACTS = (
     "config.json",
     "evaluation.csv",
     "predictions.csv",
-    "class_frequency.csv",
+    "class_frequencies.csv",
     "card.json",
     "history.json",
     "report.html",

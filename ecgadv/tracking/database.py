@@ -40,6 +40,10 @@ def client(uri: str) -> MlflowClient:
     quiet_environment()
     from mlflow.tracking import MlflowClient
 
+    # Its progress and retry notes would interleave with ours; errors reach us as exceptions.
+    for name in ("mlflow", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
     return MlflowClient(tracking_uri=uri)
 
 

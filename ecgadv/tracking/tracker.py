@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ecgadv.errors import ConfigError
 from ecgadv.tracking import content, database, memory
+from ecgadv.tracking.messages import one_line, warn
 from ecgadv.tracking.uris import artifact_root, hide_password, resolve_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
-
-_log = logging.getLogger("ecgadv.tracking")
 
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 
@@ -130,12 +129,9 @@ class Tracker(NullTracker):
                     time.sleep(0.2 * 2**attempt)
                     continue
                 self.failed = True
-                _log.warning(
-                    "MLflow at %s: %s (%s); results are in %s, upload them later with task=track",
-                    hide_password(self.uri),
-                    what,
-                    _one_line(error),
-                    self.folder,
+                warn(
+                    f"MLflow at {hide_password(self.uri)}: {what} ({one_line(error)}); "
+                    f"results are in {self.folder}, upload them later with task=track"
                 )
                 return False
         return False
@@ -370,12 +366,6 @@ def _dataset(described: Mapping[str, Any]) -> Any:
         profile=json.dumps(rest, default=str),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "attack")])
-
-
-def _one_line(error: Exception) -> str:
-    lines = hide_password(str(error)).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def open_tracker(

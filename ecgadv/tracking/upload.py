@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ class Uploaded:
     failed: list[Path] = field(default_factory=list)
 
 
-def upload(folder: Path, settings: Mapping[str, Any], *, root: Path) -> Uploaded:
+def upload(
+    folder: Path, settings: Mapping[str, Any], *, root: Path, leave_out: Sequence[Path] = ()
+) -> Uploaded:
     """Upload every run at or below a folder that the store lacks, or that changed since.
 
     Doing it again uploads nothing. Jobs of a sweep come under one parent run.
@@ -38,6 +40,7 @@ def upload(folder: Path, settings: Mapping[str, Any], *, root: Path) -> Uploaded
         folder: a run's folder, a sweep's, or any folder above them.
         settings: ``cfg["tracking"]``.
         root: ``paths.root``.
+        leave_out: folders that are no results, such as the caller's own.
 
     Raises:
         ConfigError: ``tracking=none``, or no run lies there.
@@ -45,7 +48,8 @@ def upload(folder: Path, settings: Mapping[str, Any], *, root: Path) -> Uploaded
     if settings.get("name", "mlflow") != "mlflow":
         raise ConfigError(f"task=track needs tracking=mlflow, not tracking={settings.get('name')}")
     folder = folder.resolve()
-    runs = content.run_folders(folder) if folder.is_dir() else []
+    skip = {path.resolve() for path in leave_out}
+    runs = [run for run in content.run_folders(folder) if run not in skip]
     if not runs:
         raise ConfigError(
             f"{folder}: no run lies there (no status.json, cases.csv or summary.json)"

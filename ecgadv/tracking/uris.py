@@ -78,7 +78,7 @@ def hide_password(uri: str) -> str:
 
 
 def ui_command(uri: str) -> str:
-    """The shell line that opens the MLflow UI on a resolved address; a server's is its address.
+    """The shell line that opens the MLflow UI on a resolved address; of a server, its address.
 
     A password is never printed: where the address holds one, ``***`` stands in its place.
     """

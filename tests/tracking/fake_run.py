@@ -102,7 +102,7 @@ def write_run(folder: Path, per_pair: int = 2, seed: int = 0, metric: str = "l2"
         scale_mv=np.full(len(ok), 0.2, np.float32),
     )
     summary = {
-        "n_cases": len(rows),
+        "n_cases": len(ok) + 1,
         "n_success": len(won),
         "success_rate": len(won) / (len(ok) + 1),
         "ci95": [0.8, 0.99],

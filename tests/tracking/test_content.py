@@ -93,7 +93,7 @@ def test_parameters_are_spelled_as_on_the_command_line():
 def test_metrics_of_a_folder(tmp_path):
     found = content.metrics(write_run(tmp_path / "run"))
     # 12 pairs x 2, one lost; the failed case counts as an attempt, the skipped one does not.
-    assert found["n_cases"] == 26
+    assert found["n_cases"] == 25
     assert found["n_success"] == 23
     assert found["success_rate"] == pytest.approx(23 / 25)
     assert found["success_rate/A_to_noise"] == 0.5
@@ -124,7 +124,7 @@ def test_pairs_of_the_summary_have_the_last_word(tmp_path):
 
 def test_description_is_a_markdown_table(tmp_path):
     text = content.description(write_run(tmp_path / "run"))
-    assert "23 of 26 cases successful (92.0 %)" in text
+    assert "23 of 25 cases successful (92.0 %)" in text
     assert "| A | ~ | 2 | 50.0 % |" in text
     assert text.count("\n| ") == 13
     assert content.description(tmp_path) == ""
