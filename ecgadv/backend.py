@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import logging
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,6 +40,38 @@ def configure(name: str = "tensorflow") -> None:
         raise BackendError(f"backend={name}: package {name} is not installed (pip install {extra})")
     os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if name == "tensorflow":
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        with _native_silence():
+            import tensorflow as tf
+
+            tf.linalg.matmul(tf.ones((1, 1)), tf.ones((1, 1)))
+
+
+@contextlib.contextmanager
+def _native_silence() -> Iterator[None]:
+    """Keep start-up notices of native code off standard error; show them if the start-up fails.
+
+    TensorFlow prints several lines that no log level reaches, and an error must be one clear line.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield
+        return
+    with tempfile.TemporaryFile() as notices:
+        sys.stderr.flush()
+        os.dup2(notices.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            notices.seek(0)
+            os.write(2, notices.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def running() -> str:

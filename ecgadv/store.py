@@ -257,9 +257,9 @@ class Run:
 
     @cached_property
     def _inputs(self) -> tuple[np.ndarray, np.ndarray]:
-        from ecgadv.records.loading import load_records
+        from ecgadv.config import instantiate
 
-        records = load_records(self.config["data"])
+        records = instantiate(self.config["data"])
         known = dict(zip(self.cases["case_id"], self.cases["record"], strict=True))
         rows = [records.index(known[str(case)]) for case in self.case_ids]
         n = self.delta.shape[1] if self.delta.ndim > 1 and self.delta.shape[1] else 9000

@@ -12,6 +12,38 @@ from ecgadv import backend
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
+from ecgadv.victims.loading import Victim
+
+
+LARGEST_AUTO = {"cpu": 24, "gpu": 512}
+"""Largest chunk that ``auto`` chooses: beyond it a gradient per case gets no cheaper."""
+
+
+def chunk_size(victim: Victim, wanted: int | str, total: int, views: int = 1) -> int:
+    """Cases attacked at once, evened out over the chunks that ``total`` cases need.
+
+    ``auto`` counts about four copies of every activation of the victim in float32 (forward,
+    gradient, workspace, slack) and takes at most a quarter of the free memory.
+
+    Args:
+        victim: the classifier.
+        wanted: a number, or ``auto``.
+        total: cases in all.
+        views: shifted copies of each case in one evaluation.
+    """
+    if wanted == "auto":
+        import psutil
+
+        shapes = [(victim.n, 64)]
+        if victim.model is not None:
+            shapes = [tuple(layer.output.shape[1:]) for layer in victim.model.layers]
+        each = 16 * views * sum(int(np.prod(shape)) for shape in shapes)
+        fits = int(0.25 * psutil.virtual_memory().available // each)
+        size = max(1, min(LARGEST_AUTO[backend.device_kind()] // views, fits))
+    else:
+        size = int(wanted)
+    chunks = -(-max(total, 1) // size)
+    return -(-max(total, 1) // chunks)
 
 
 @dataclass(frozen=True)
@@ -115,11 +147,8 @@ class Engine:
 
     def _collect(self, cases: Cases, factor: Factor, state: Any, rows: np.ndarray) -> Solution:
         found = self._finish(cases, factor, state)
-        return Solution(*(backend.to_numpy(part)[rows] for part in _without_done(found)))
-
-
-def _without_done(found: Found) -> tuple[Any, Any, Any, Any]:
-    return found.delta, found.success, found.gradients, found.forwards
+        kept = (found.delta, found.success, found.gradients, found.forwards)
+        return Solution(*(backend.to_numpy(part)[rows] for part in kept))
 
 
 def _to_device(cases: Cases) -> Cases:

@@ -142,6 +142,7 @@ def train(
     folder: Path,
     *,
     command: str = "",
+    labels_version: str = "",
     progress: Progress | None = None,
 ) -> Trained:
     """Train a network and score it on the held-out part.
@@ -154,6 +155,7 @@ def train(
         settings: see :class:`TrainSettings`.
         folder: receives ``checkpoint.keras`` and ``history.json``.
         command: for the model card.
+        labels_version: of the records' labels, for the card.
         progress: called after every epoch with its row of the history.
     """
     import keras
@@ -222,6 +224,7 @@ def train(
         "data": {
             "name": records.name,
             "digest": records.digest,
+            "labels_version": labels_version,
             "n_train": len(train_rows),
             "n_heldout": len(held_rows),
             "split_seed": settings.split_seed,

@@ -1,0 +1,184 @@
+"""The Python interface of an attack: arrays in, verified arrays out; neither Hydra nor MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ecgadv.attacks.base import Attack, Problem
+from ecgadv.attacks.engine import Engine, chunk_size
+from ecgadv.errors import ConfigError, DataError
+from ecgadv.evaluate.verification import verify
+from ecgadv.records.base import class_letter
+from ecgadv.threat import metrics
+from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
+from ecgadv.victims.loading import Victim, load_victim
+from ecgadv.victims.pipeline import valid_mask
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Verified outcome, one entry per case.
+
+    Attributes:
+        delta: (B, n) float32 perturbations in standardised units; the last attempt where it failed.
+        success: (B,) bool, by the deployed pipeline in float32.
+        distance: (B,) float64, the metric's value of δ.
+        n_gradients: (B,) gradient evaluations spent.
+        n_forwards: (B,) forward evaluations spent without a gradient.
+        predicted: (B,) class index of x + δ.
+        p_target: (B,) probability of the target (untargeted: of leaving the class).
+        margin: (B,) lead of the target's logit.
+    """
+
+    delta: np.ndarray
+    success: np.ndarray
+    distance: np.ndarray
+    n_gradients: np.ndarray
+    n_forwards: np.ndarray
+    predicted: np.ndarray
+    p_target: np.ndarray
+    margin: np.ndarray
+
+
+def make_attack(method: str | Attack, **options: Any) -> Attack:
+    """An attack by name with its options; ``None`` values mean the attack's own defaults.
+
+    Raises:
+        ConfigError: unknown attack or option.
+    """
+    if isinstance(method, Attack):
+        return method
+    from ecgadv.attacks.cw import CarliniWagner
+    from ecgadv.attacks.minnorm import MinNorm
+
+    known: dict[str, type[Attack]] = {kind.name: kind for kind in (MinNorm, CarliniWagner)}
+    if method not in known:
+        raise ConfigError(f"method={method}: unknown; there are {', '.join(known)}")
+    given = {k: v for k, v in options.items() if v is not None}
+    try:
+        return known[method](**given)
+    except TypeError as error:
+        raise ConfigError(f"method={method}: {error}") from None
+
+
+def attack(
+    victim: Any,
+    x: np.ndarray,
+    target: Any = "untargeted",
+    metric: str | metrics.Quadratic = "l2",
+    method: str | Attack = "minnorm",
+    steps: int | None = None,
+    lengths: Sequence[int] | np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    batch_size: int | str = "auto",
+    perturb_padding: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> AttackResult:
+    """Perturb standardised records so that the victim reads them as the target.
+
+    Args:
+        victim: anything :func:`ecgadv.load_victim` takes.
+        x: (B, n) or (B, n, 1) standardised records, zero-padded at the end.
+        target: one for all or one a case: class index, letter, name, or ``untargeted`` (away from
+            what the victim says of ``x``).
+        metric: ``l2``, ``diff``, ``diffl2`` or a quadratic metric.
+        method: ``minnorm`` or ``cw``.
+        steps: budget; the attack's own default where None.
+        lengths: (B,) own samples; None means that every sample is the record's own.
+        mask: (n,) or (B, n), true where δ may be nonzero; None means all own samples.
+        batch_size: cases at once, or ``auto``.
+        perturb_padding: whether the padding may be perturbed too.
+        seed: of everything random.
+        **options: further options of the attack.
+
+    Returns:
+        Arrays in the order of ``x``.
+
+    Raises:
+        ConfigError: an option or a target is unknown or does not fit.
+        DataError: ``x`` has the wrong shape or holds NaN.
+        VictimError: the victim cannot be used.
+    """
+    subject: Victim = load_victim(victim)
+    form = metrics.get(metric)
+    solver = make_attack(method, steps=steps, perturb_padding=perturb_padding, **options)
+    signals = _signals(x, subject.n)
+    count, n = signals.shape
+    own = _lengths(lengths, count, n)
+    span = np.full(count, n) if perturb_padding else own
+    valid = valid_mask(span, n)
+    free = valid if mask is None else valid * np.broadcast_to(np.asarray(mask, np.float32), (count, n))
+    if not free.any(axis=1).all():
+        raise ConfigError("mask: leaves no sample of some case free")
+    source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
+    goals = _targets(target, count, subject.classes)
+    cases = Cases(signals, valid, free, source, goals, span, draw_onsets([seed] * count, span, 0))
+    engine = Engine(solver, Problem(Objective(subject), form, seed))
+    size = chunk_size(subject, batch_size, count)
+    deltas, gradients, forwards = [], [], []
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        kept = min(size, count - start)
+        found = engine.run(Cases(*(part[rows] for part in cases)))
+        deltas.append(found.delta[:kept])
+        gradients.append(found.gradients[:kept])
+        forwards.append(found.forwards[:kept])
+    delta = np.concatenate(deltas) if deltas else np.zeros((0, n), np.float32)
+    verdict = verify(subject, signals, delta, span, source, goals)
+    return AttackResult(
+        delta=delta,
+        success=verdict.success,
+        distance=form.value(delta.astype(np.float64)),
+        n_gradients=np.concatenate(gradients) if gradients else np.zeros(0, int),
+        n_forwards=np.concatenate(forwards) if forwards else np.zeros(0, int),
+        predicted=verdict.predicted,
+        p_target=verdict.p_target,
+        margin=verdict.margin,
+    )
+
+
+def _signals(x: np.ndarray, n: int) -> np.ndarray:
+    signals = np.asarray(x, dtype=np.float32)
+    if signals.ndim == 3 and signals.shape[-1] == 1:
+        signals = signals[..., 0]
+    if signals.ndim != 2 or signals.shape[1] != n:
+        raise DataError(f"x has shape {np.shape(x)}, expected (B, {n}) or (B, {n}, 1)")
+    if not np.isfinite(signals).all():
+        raise DataError("x holds NaN or infinities; ecgadv.preprocess(signal) removes them")
+    if len(signals) and not (signals.std(axis=1) > 0).all():
+        raise DataError(f"x: row {int(np.argmin(signals.std(axis=1)))} is a flat line")
+    return signals
+
+
+def _lengths(lengths: Sequence[int] | np.ndarray | None, count: int, n: int) -> np.ndarray:
+    own = np.full(count, n) if lengths is None else np.asarray(lengths, dtype=np.int64).reshape(-1)
+    if own.shape != (count,) or (count and (own.min() < 1 or own.max() > n)):
+        raise DataError(f"lengths: expected {count} numbers from 1 to {n}")
+    return own
+
+
+def _targets(target: Any, count: int, classes: Sequence[str]) -> np.ndarray:
+    given = [target] * count if isinstance(target, str) or np.ndim(target) == 0 else list(target)
+    if len(given) != count:
+        raise ConfigError(f"target: {len(given)} given for {count} cases")
+    out = []
+    for one in given:
+        if isinstance(one, str | np.str_):
+            if one in ("untargeted", "any"):
+                out.append(UNTARGETED)
+                continue
+            letter = class_letter(str(one))
+            if letter not in classes:
+                raise ConfigError(f"target={one}: unknown class, choose from {', '.join(classes)}")
+            out.append(classes.index(letter))
+        else:
+            index = int(one)
+            if not 0 <= index < len(classes):
+                raise ConfigError(f"target={one}: class indices go from 0 to {len(classes) - 1}")
+            out.append(index)
+    return np.array(out, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""The tasks of the command line: each module's ``run(cfg, folder)`` does one."""

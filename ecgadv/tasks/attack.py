@@ -1,0 +1,230 @@
+"""``task=attack``: select, attack in chunks, verify, store, summarise, track."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecgadv import __version__, backend
+from ecgadv.attacks.base import Attack, Problem
+from ecgadv.attacks.engine import Engine, chunk_size
+from ecgadv.errors import EcgadvError
+from ecgadv.evaluate import summary as summaries
+from ecgadv.evaluate.cases import (
+    CaseSpec,
+    build_cases,
+    enumerate_cases,
+    evaluation_onsets,
+    failed_rows,
+    skipped_row,
+    verified_rows,
+)
+from ecgadv.config import instantiate, signature
+from ecgadv.records.base import RecordSet
+from ecgadv.records.selection import Selection, select
+from ecgadv.report.progress import Progress
+from ecgadv.report.write import write_report
+from ecgadv.store import RunStore, success_pairs
+from ecgadv.tasks.common import (
+    open_records,
+    open_victim,
+    predict_all,
+    say,
+    show_frequencies,
+    show_results,
+)
+from ecgadv.threat.metrics import Quadratic
+from ecgadv.threat.objectives import Objective
+from ecgadv.tracking import open_tracker, resolve_uri, ui_command
+from ecgadv.victims.loading import Victim
+
+ATTACK_VERSION = "1"
+"""Part of a run's identity; changes with anything that changes what an attack finds."""
+
+VERSIONED = ("ecgadv", "hydra-core", "mlflow", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything an attack run is made of, instantiated."""
+
+    records: RecordSet
+    victim: Victim
+    metric: Quadratic
+    attack: Attack
+    shifts: int
+    local: bool
+
+
+def run(cfg: Mapping[str, Any], folder: Path) -> int:
+    """Run or resume an attack.
+
+    Args:
+        cfg: composed and validated configuration.
+        folder: the run's folder.
+
+    Returns:
+        0 where every case ran to its end, 1 where some case failed with an error.
+    """
+    metric: Quadratic = instantiate(cfg["metric"])
+    attack: Attack = instantiate(cfg["attack"])
+    selection = Selection.from_config(cfg["selection"])
+    with RunStore(folder) as store:
+        tracker = open_tracker(
+            cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]),
+            signature=signature(cfg),
+        )  # fmt: skip
+        with tracker:
+            records = open_records(cfg)
+            victim = open_victim(cfg)
+            store.write_json("config.json", dict(cfg))
+            tracker.start(
+                {"name": records.name, "digest": records.digest, "records": len(records),
+                 "root": cfg["data"].get("root")}
+            )  # fmt: skip
+            predictions, frequencies = predict_all(cfg, victim, records, folder)
+            show_frequencies(frequencies, records.name, victim.name)
+            rows = select(records, predictions.correct, selection, predictions.split)
+            chosen = [(records.ids[i], int(i), str(records.labels[i])) for i in rows]
+            specs = enumerate_cases(chosen, str(cfg["target"]), victim.classes)
+            shifts = int(cfg["eot"].get("shifts") or 0) if cfg["eot"]["name"] == "shift" else 0
+            setup = Setup(records, victim, metric, attack, shifts, cfg["deployment"] == "local")
+            plan = _plan(cfg, store, setup, specs)
+            known = {s.case_id: s for s in specs}
+            chunks = [[known[name] for name in chunk] for chunk in plan["chunks"]]
+            splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
+            _attack_all(cfg, store, setup, chunks, splits, tracker)
+            if records.skipped and len(chunks) not in store.parts:
+                gone = [skipped_row(i, "", reason) for i, reason in records.skipped.items()]
+                store.add(len(chunks), gone, np.zeros((0, victim.n)), np.zeros(0))
+            store.export(final=True)
+            result = _summary(cfg, store, setup, plan)
+            store.write_json("summary.json", result)
+            write_report(folder)
+            show_results(folder)
+            if cfg["tracking"]["name"] != "none":
+                uri = resolve_uri(cfg["tracking"].get("uri"), Path(cfg["paths"]["root"]))
+                print(f"compare runs: {ui_command(uri)}")
+    return 1 if result["n_failed"] else 0
+
+
+def _plan(
+    cfg: Mapping[str, Any], store: RunStore, setup: Setup, specs: list[CaseSpec]
+) -> dict[str, Any]:
+    """Cut the work into chunks of near-equal size; a resumed run gets the first start's cut."""
+    size = chunk_size(setup.victim, cfg["batch_size"], len(specs), max(1, setup.shifts))
+    names = [s.case_id for s in specs]
+    return store.plan(
+        {
+            "identity": {
+                "signature": signature(cfg),
+                "attack_version": ATTACK_VERSION,
+                "data": setup.records.digest,
+                "victim": setup.victim.sha256,
+            },
+            "precision": "float32",
+            "size": size,
+            "chunks": [names[i : i + size] for i in range(0, len(names), size)],
+        }
+    )
+
+
+def _attack_all(
+    cfg: Mapping[str, Any],
+    store: RunStore,
+    setup: Setup,
+    chunks: list[list[CaseSpec]],
+    splits: Mapping[str, str],
+    tracker: Any,
+) -> None:
+    """Attack every chunk that is not stored yet."""
+    total = sum(len(chunk) for chunk in chunks)
+    width = max(len(chunk) for chunk in chunks)
+    done = [row for row in store.rows() if row["status"] != "skipped"]
+    cases, won = len(done), sum(bool(row["success"]) for row in done)
+    if cases:
+        say(f"resuming: {cases} of {total} cases are stored")
+    engine = Engine(
+        setup.attack, Problem(Objective(setup.victim, setup.shifts), setup.metric, cfg["seed"])
+    )
+    with Progress(f"{setup.attack.name} {setup.metric.name}", total) as progress:
+        for number, chunk in enumerate(chunks):
+            if number in store.parts:
+                continue
+
+            def tick(finished: int, step: int, base: int = cases, hits: int = won) -> None:
+                rate = f"success {hits}/{base}" if base else "first batch"
+                progress.update(min(base + finished, total), f"{rate}, step {step}")
+
+            rows, delta, scale = _attack_chunk(cfg, setup, engine, chunk, width, splits, tick)
+            store.add(number, rows, delta, scale)
+            store.export()
+            cases += len(rows)
+            won += sum(bool(row["success"]) for row in rows)
+            progress.update(cases, f"success {won}/{cases}")
+            tracker.progress(cases, {"cases_done": cases, "success_so_far": won / cases})
+
+
+def _attack_chunk(
+    cfg: Mapping[str, Any],
+    setup: Setup,
+    engine: Engine,
+    chunk: list[CaseSpec],
+    width: int,
+    splits: Mapping[str, str],
+    tick: Any,
+) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
+    """Rows, perturbations and mV scales of one chunk; an error becomes rows that say so."""
+    # A short last chunk is filled up with its last case, so that no new shape is compiled.
+    padded = chunk + [chunk[-1]] * (width - len(chunk))
+    batch = setup.records.batch([s.position for s in padded], setup.victim.n)
+    padding = bool(getattr(setup.attack, "perturb_padding", False))
+    cases = build_cases(
+        padded, batch, setup.victim, seed=cfg["seed"], perturb_padding=padding, shifts=setup.shifts
+    )
+    started = time.perf_counter()
+    try:
+        solution = engine.run(cases, tick)
+        onsets = None
+        if setup.local:
+            onsets = evaluation_onsets(cases, padded, cfg["seed"], cfg["evaluation"]["shifts"])
+        seconds = (time.perf_counter() - started) * len(padded) / len(chunk)
+        rows = verified_rows(
+            setup.victim, padded, batch, cases, solution,
+            [splits[s.record] for s in padded], seconds, onsets,
+        )  # fmt: skip
+    except (EcgadvError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        say(f"error: {chunk[0].case_id} and {len(chunk) - 1} more cases failed: {reason}")
+        return failed_rows(chunk, reason), np.zeros((0, setup.victim.n)), np.zeros(0)
+    count = len(chunk)
+    return rows[:count], solution.delta[:count], batch.scale_mv[:count]
+
+
+def _summary(
+    cfg: Mapping[str, Any], store: RunStore, setup: Setup, plan: Mapping[str, Any]
+) -> dict[str, Any]:
+    rows = store.rows()
+    versions = {"python": platform.python_version(), **backend.versions()}
+    for package in VERSIONED:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = __version__ if package == "ecgadv" else "absent"
+    return summaries.summarise(rows, success_pairs(rows)) | {
+        "config_signature": signature(cfg),
+        "victim": {"name": setup.victim.name, "sha256": setup.victim.sha256},
+        "data": {"name": setup.records.name, "digest": setup.records.digest},
+        "metric": setup.metric.name,
+        "attack": setup.attack.name,
+        "batch_size": plan["size"],
+        "precision": plan["precision"],
+        "versions": versions,
+    }

@@ -1,0 +1,100 @@
+"""What several tasks need: records, victim and predictions as a configuration names them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ecgadv.evaluate.predictions import Predictions, class_frequencies, predict, table_rows
+from ecgadv.config import instantiate
+from ecgadv.errors import DataError
+from ecgadv.records.base import RecordSet
+from ecgadv.report.progress import Progress
+from ecgadv.store import write_csv
+from ecgadv.victims.loading import Victim, load_victim
+
+PREDICTION_COLUMNS = (
+    "record", "label", "predicted", "p_predicted", "seconds_long", "split", "correct",
+)  # fmt: skip
+
+FREQUENCY_COLUMNS = ("class", "records", "correct", "heldout_records", "heldout_correct")
+
+
+def say(message: str) -> None:
+    """One line for the person at the terminal; standard error, as results go to standard output."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def use_caches(cfg: Mapping[str, Any]) -> None:
+    """Point the caches to ``paths.data`` where that is set."""
+    if cfg["paths"].get("data"):
+        os.environ["ECGADV_CACHE"] = str(cfg["paths"]["data"])
+
+
+def open_records(cfg: Mapping[str, Any]) -> RecordSet:
+    """The data source, with a note of what it had to leave out."""
+    use_caches(cfg)
+    name = cfg["data"].get("name", cfg["data"]["_target_"])
+    records = instantiate(cfg["data"])
+    if not isinstance(records, RecordSet):
+        raise DataError(f"data={name}: its _target_ returned no RecordSet")
+    if not len(records):
+        raise DataError(f"data={name}: no usable record")
+    for record, reason in list(records.skipped.items())[:5]:
+        say(f"note: record {record} skipped: {reason}")
+    if len(records.skipped) > 5:
+        say(f"note: … and {len(records.skipped) - 5} more records skipped (see cases.csv)")
+    return records
+
+
+def open_victim(cfg: Mapping[str, Any]) -> Victim:
+    """The victim, checked."""
+    return load_victim(instantiate(cfg["victim"]))
+
+
+def predict_all(
+    cfg: Mapping[str, Any], victim: Victim, records: RecordSet, folder: Path
+) -> tuple[Predictions, list[dict[str, object]]]:
+    """Classify every record, write ``predictions.csv`` and ``class_frequencies.csv``."""
+    with Progress(f"classifying {records.name}", len(records)) as progress:
+        predictions = predict(victim, records, tick=lambda done, _: progress.update(done))
+    write_csv(
+        folder / "predictions.csv", table_rows(victim, records, predictions), PREDICTION_COLUMNS
+    )
+    frequencies = class_frequencies(victim, records, predictions)
+    write_csv(folder / "class_frequencies.csv", frequencies, FREQUENCY_COLUMNS)
+    return predictions, frequencies
+
+
+def show_frequencies(rows: list[dict[str, object]], data: str, victim: str) -> None:
+    """Print how many records of each class the victim gets right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{victim} on {data}: records classified correctly")
+    for column in ("class", "records", "correct", "share", "held out", "correct", "share"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        cells = [str(row["class"])]
+        for total, right in (("records", "correct"), ("heldout_records", "heldout_correct")):
+            n, k = int(str(row[total])), int(str(row[right]))
+            cells += [str(n), str(k), f"{k / n:.1%}" if n else "–"]
+        table.add_row(*cells)
+    Console().print(table)
+
+
+def show_results(folder: Path) -> None:
+    """Print the tables of a finished run and where it lies."""
+    from rich.console import Console
+
+    from ecgadv.report.data import read_cases
+    from ecgadv.report.tables import distances_table, success_table
+
+    console = Console()
+    cases = read_cases(folder)
+    console.print(success_table(cases))
+    console.print(distances_table(cases))
+    print(f"results: {folder}")
