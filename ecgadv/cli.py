@@ -157,8 +157,6 @@ def run_task(cfg: dict[str, Any], folder: Path, label: str = "") -> int:
     """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    if cfg.get("paths", {}).get("data"):
-        os.environ["ECGADV_CACHE"] = cfg["paths"]["data"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.log").unlink(missing_ok=True)

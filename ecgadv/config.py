@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -145,6 +145,18 @@ def _one_line(error: BaseException) -> str:
     return f"{key}: {said}" if key and key not in said else said
 
 
+@contextlib.contextmanager
+def _missing_search_paths() -> Iterator[None]:
+    """Make an error of Hydra's warning about a search path that leads nowhere."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        found = re.search(r"path=(.*?) is not available", str(warning.message), re.S)
+        if found:
+            raise ConfigError(f"hydra.searchpath: {found[1]}: there is no such folder")
+
+
 class _Composer:
     """Hydra's compose API on our configuration, with everything that can go wrong as one line."""
 
@@ -163,19 +175,11 @@ class _Composer:
     def _compose(self, overrides: Sequence[str]) -> Any:
         from hydra import compose
 
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with _missing_search_paths():
             try:
-                cfg = compose("config", [*self.searchpath, *overrides], return_hydra_config=True)
+                return compose("config", [*self.searchpath, *overrides], return_hydra_config=True)
             except Exception as error:
                 raise ConfigError(self._explain(error)) from None
-        for warning in caught:
-            if "is not available" in str(warning.message):
-                place = re.search(r"path=(.*?) is not", str(warning.message))
-                raise ConfigError(
-                    f"hydra.searchpath: {place[1] if place else ''}: there is no such folder"
-                )
-        return cfg
 
     def _explain(self, error: Exception) -> str:
         key = re.match(r"Could not override '(hydra\.[\w.]+)'", str(error))
@@ -210,8 +214,14 @@ class _Composer:
         from hydra.core.global_hydra import GlobalHydra
 
         loader: Any = GlobalHydra.instance().config_loader()
-        # Hydra's own list of options leaves the search path of the command line out.
-        return loader._parse_overrides_and_create_caching_repo("config", self.searchpath)[1]
+        with _missing_search_paths():
+            # Hydra's own list of options leaves the search path of the command line out.
+            return loader._parse_overrides_and_create_caching_repo("config", self.searchpath)[1]
+
+    def groups(self) -> set[str]:
+        """Groups of which an option is always chosen (or null)."""
+        listed = self.repository.load_config("config").defaults_list
+        return {d.group for d in listed if getattr(d, "group", None) and not d.is_override()}
 
     def options(self, group: str) -> list[str]:
         """Options of a group; empty where there is no such group."""
@@ -272,7 +282,15 @@ class _Composer:
         config = normalise(values)
         if check:
             validate(config, plain)
+            _try_options(config)
         return cfg, Job(tuple(overrides), config, signature(config))
+
+
+def _try_options(config: Config) -> None:
+    """Make the metric and the solver, which know the ranges of their options and are light."""
+    for group in ("metric", "attack"):
+        if str(lookup(config, f"{group}.{TARGET}")).startswith("ecgadv."):
+            instantiate(config[group])
 
 
 def _parse_overrides(lines: Sequence[str]) -> list[Any]:
@@ -305,7 +323,7 @@ def _values(override: Any) -> list[Any]:
     return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
 
 
-def _check_override(composer: _Composer, override: Any, groups: Mapping[str, Any]) -> bool:
+def _check_override(composer: _Composer, override: Any, groups: set[str]) -> bool:
     """Check the form of one override; returns whether it chooses an option of a group."""
     key, line = override.key_or_group, override.input_line
     values = _values(override)
@@ -424,11 +442,7 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
         if o.is_hydra_override() and o.get_key_element() != "hydra.searchpath"
     ]
     own = [o for o in parsed if not o.is_hydra_override()]
-    primary = {
-        g: o
-        for g, o in composer.compose([]).hydra.runtime.choices.items()
-        if not g.startswith("hydra/")
-    }
+    primary = composer.groups()
     is_group = {id(o): _check_override(composer, o, primary) for o in parsed}
     implied = _implied(own)
     own += _parse_overrides(implied)

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ecgadv.schema import TARGET
-
-_GROUPS = (
+GROUPS = (
     "task",
     "data",
     "victim",
@@ -71,7 +69,8 @@ def read_comments(file: Path) -> tuple[str, list[Documented]]:
 
 
 def _table(keys: Sequence[Documented], prefix: str = "") -> list[str]:
-    rows = [k for k in keys if k.path not in ("name", TARGET) and k.value]
+    # Keys without a comment are not for users: the name, the class, what goes with them.
+    rows = [k for k in keys if k.value and k.comment]
     if not rows:
         return []
     lines = ["| key | default | meaning |", "|---|---|---|"]
@@ -101,7 +100,7 @@ def reference(root: Path) -> str:
         "",
         *_table(keys),
     ]
-    for group in _GROUPS:
+    for group in GROUPS:
         default = defaults.get(group, "null")
         lines += [f"## Group `{group}`", "", f"Default: `{group}={default}`.", ""]
         files = sorted((root / group).glob("*.yaml"), key=lambda f: (f.stem != default, f.stem))

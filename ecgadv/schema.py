@@ -113,6 +113,7 @@ RULES: dict[str, Rule] = {
     "data.root": _OPTIONAL_PATH,
     "data.seed": _integer(0, 2**32 - 1),
     "data.per_class": _integer(1),
+    "data.difficulty": _number(0),
     "data.labels": _either(None, _TEXT),
     "data.lead": Rule(
         "a lead's name, or its number from 0",
@@ -123,12 +124,13 @@ RULES: dict[str, Rule] = {
     "data.key": _either(None, _TEXT),
     "data.units": _TEXT,
     "victim.path": _OPTIONAL_PATH,
+    "metric.ridge": _number(0),
+    "metric.k": _number(0),
     "attack.steps": _integer(1),
-    "attack.search_steps": _integer(1),
+    "attack.search_steps": _integer(0),
     "attack.learning_rate": _number(0, above=True),
     "attack.initial_constant": _number(0, above=True),
     "attack.check_every": _integer(1),
-    "attack.check_every_steps": _integer(1),
     "attack.tolerance": _number(0),
     "attack.kappa": _number(0),
     "attack.perturb_padding": _BOOLEAN,
@@ -361,8 +363,8 @@ def _check_task(cfg: Mapping[str, Any]) -> None:
         folder = lookup(cfg, path)
         if folder is not None and not Path(folder).is_dir():
             raise ConfigError(f"{path}={folder}: there is no such folder")
-    if task == "report" and not (lookup(cfg, "report.run") or cfg.get("sweep")):
-        raise ConfigError("task=report: name a run (report.run=FOLDER) or a sweep (sweep=FOLDER)")
+    if task == "report" and bool(lookup(cfg, "report.run")) == bool(cfg.get("sweep")):
+        raise ConfigError("task=report needs one of report.run=FOLDER (a run) and sweep=FOLDER")
     if task == "track" and lookup(cfg, "tracking.name") == "none":
         raise ConfigError(
             "task=track tracking=none: must be tracking=mlflow, that is where it tracks"
@@ -391,9 +393,9 @@ def _check_data(cfg: Mapping[str, Any]) -> None:
         return
     place = Path(root)
     if name == "synthetic":
-        if place.exists() and not place.is_dir():
-            raise DataError(f"data.root={root}: must be a folder, not a file")
-        return
+        raise DataError(
+            f"data.root={root}: data=synthetic reads no file, did you mean data=cinc2017?"
+        )
     if not place.exists():
         raise DataError(f"data.root={root}: there is no such file or folder")
     if not os.access(place, os.R_OK):
