@@ -53,8 +53,12 @@ def _cell(value: Any) -> dict[str, str]:
     return {"text": "" if value is None or value != value else str(value), "key": ""}
 
 
-def _table(name: str, head: Sequence[str], body: Sequence[Sequence[Any]]) -> dict[str, Any]:
+def _table(
+    name: str, head: Sequence[str], body: Sequence[Sequence[Any]], filterable: bool = True
+) -> dict[str, Any]:
     rows = [[_cell(v) for v in row] for row in body]
+    if not filterable:
+        return {"name": name, "head": list(head), "rows": rows, "filters": []}
     # A column of few different words gets a list to choose from, others a box to type into.
     filters: list[list[str] | None] = []
     for k in range(len(head)):
@@ -71,10 +75,17 @@ def _cases_table(cases: pd.DataFrame) -> dict[str, Any]:
 
 
 def _result_tables(cases: pd.DataFrame) -> list[dict[str, Any]]:
-    found = tables.rows(cases)
+    """Success and distances by pair; by metric first, where the cases come from several."""
+    groups = [("", cases)]
+    if "metric" in cases and cases["metric"].nunique() > 1:
+        groups = [(str(name), mine) for name, mine in cases.groupby("metric", sort=False)]
+    lead = ["metric"] if len(groups) > 1 else []
+    found = [([name] if lead else [], row) for name, mine in groups for row in tables.rows(mine)]
+    success = [[*first, *tables.success_cells(row)] for first, row in found]
+    distances = [[*first, *tables.distance_cells(row)] for first, row in found]
     return [
-        _table("success", tables.SUCCESS_HEAD, [tables.success_cells(r) for r in found]),
-        _table("distances", tables.DISTANCE_HEAD, [tables.distance_cells(r) for r in found]),
+        _table("success", [*lead, *tables.SUCCESS_HEAD], success, filterable=bool(lead)),
+        _table("distances", [*lead, *tables.DISTANCE_HEAD], distances, filterable=bool(lead)),
     ]
 
 
