@@ -76,6 +76,11 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:.1f} %"
 
 
+def _short(value: float) -> str:
+    """Three digits, without an exponent where it can be avoided."""
+    return f"{value:.0f}" if 1000 <= value < 1e6 else f"{value:.3g}"
+
+
 def success_cells(row: Row) -> list[str]:
     """Source, target, successes of cases, rate, interval."""
     low, high = row.interval
@@ -94,7 +99,7 @@ def distance_cells(row: Row) -> list[str]:
     for column in DISTANCE_NAMES:
         if column in row.quartiles:
             q25, median, q75 = row.quartiles[column]
-            cells.append(f"{median:.3g} ({q25:.3g} – {q75:.3g})")
+            cells.append(f"{_short(median)} ({_short(q25)} – {_short(q75)})")
         else:
             cells.append("–")
     return cells
@@ -110,7 +115,7 @@ def _rich(title: str, head: list[str], found: list[Row], body: list[list[str]]) 
 
     table = Table(title=title, title_justify="left")
     for name in head:
-        table.add_column(name, justify="left" if name in ("source", "target") else "right")
+        table.add_column(name, justify="left" if name in ("source", "target", "pair") else "right")
     for row, cells in zip(found, body, strict=True):
         if row.source == "all":
             table.add_section()
@@ -129,7 +134,13 @@ def distances_table(cases: pd.DataFrame) -> Table:
     """Median and quartiles of each distance over the successful cases, for the terminal."""
     found = rows(cases)
     title = "distances of the successful cases: median (25 % – 75 %), standardised units"
-    return _rich(title, DISTANCE_HEAD, found, [distance_cells(r) for r in found])
+    # One column for the pair and tight ranges: the table fits a terminal of 80 columns.
+    body = []
+    for row in found:
+        source, target, *cells = distance_cells(row)
+        pair = f"{source} → {target}" if target else source
+        body.append([pair, *(cell.replace(" – ", "–") for cell in cells)])
+    return _rich(title, ["pair", *DISTANCE_NAMES], found, body)
 
 
 def _markdown(head: list[str], body: list[list[str]]) -> str:

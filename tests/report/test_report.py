@@ -83,8 +83,22 @@ def test_tables_for_terminal_and_markdown_agree(run):
         assert "| " + " | ".join(cells) + " |" in tables.success_markdown(cases)
         assert cells[-1] in text
     won = cases[data.succeeded(cases)]
+    assert f"{won['d_smooth'].median():.3g} (" in text
     assert f"{won['d_smooth'].median():.3g} (" in tables.distances_markdown(cases)
     assert tables.success_markdown(cases).splitlines()[1] == "|---|---|---:|---:|---:|"
+
+
+def test_tables_fit_a_terminal_of_80_columns(run):
+    from rich.console import Console
+
+    cases = data.read_cases(run)
+    cases[["d_l2", "d_smooth", "d_smooth_l2"]] = [2641.3, 0.123456, 9.876e-5]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(tables.success_table(cases), tables.distances_table(cases))
+    text = console.export_text()
+    assert "2641 (2641–2641)" in text
+    assert "0.123 (0.123–0.123)" in text
+    assert text.count("A → N") == 1
 
 
 def test_cases_are_read_as_they_were_written(run):
