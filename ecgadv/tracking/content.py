@@ -233,8 +233,8 @@ def metrics(folder: Path) -> dict[str, float]:
         low, high = _number(interval[0]), _number(interval[1])
         if low is not None and high is not None:
             found |= {"success_rate_ci95/low": low, "success_rate_ci95/high": high}
-    card = read_json(folder / "card.json")
-    found |= leaves("scores", card.get("scores"))
+    card = read_json(folder / "victim.json")
+    found |= leaves("scores", card.get("heldout_scores"))
     return found
 
 
@@ -284,7 +284,7 @@ _ARTIFACTS = (
     "evaluation.csv",
     "predictions.csv",
     "class_frequencies.csv",
-    "card.json",
+    "victim.json",
     "history.json",
     "report.html",
 )

@@ -113,6 +113,41 @@ class Victim:
             padded[row, : len(values)] = values
         return self.logits(standardise_array(padded, own))
 
+    def with_precision(self, precision: str) -> Victim:
+        """The same network computing in ``bfloat16`` (weights and logits stay float32).
+
+        For gradients only: success is judged by the float32 victim.
+
+        Raises:
+            VictimError: the victim is no Keras model, so its arithmetic is not ours to choose.
+        """
+        if precision == "float32":
+            return self
+        if self.model is None:
+            raise VictimError(f"precision={precision}: victim {self.name} is no Keras model")
+        import keras
+
+        def recast(layer: Any) -> Any:
+            config = layer.get_config()
+            # The last layer keeps its precision, so that logits are not rounded.
+            if layer is not self.model.layers[-1]:
+                config["dtype"] = "mixed_bfloat16"
+            return layer.__class__.from_config(config)
+
+        twin = keras.models.clone_model(self.model, clone_function=recast)
+        twin.set_weights(self.model.get_weights())
+        twin.trainable = False
+        return Victim(
+            lambda x: twin(x, training=False),
+            name=self.name,
+            classes=self.classes,
+            n=self.n,
+            fs=self.fs,
+            sha256=self.sha256,
+            card=self.card,
+            model=twin,
+        )
+
     def split_of(self, source: str, ids: Sequence[str]) -> np.ndarray:
         """``train`` or ``heldout`` for each record, as the card says.
 
