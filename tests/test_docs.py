@@ -1,0 +1,245 @@
+"""What the documentation says holds: commands, links, keys, names, examples, pictures."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from ecgadv import config
+
+REPO = Path(__file__).resolve().parents[1]
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+WRITTEN = [page for page in PAGES if page.name != "configuration.md"]
+PROGRAM = "python run.py"
+
+
+def blocks(page, language):
+    """The fenced blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(page):
+    """Lines of the bash blocks of a page, comments left out."""
+    lines = [line.strip() for block in blocks(page, "bash") for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+RUNS = [
+    pytest.param(line, id=f"{page.stem}: {line}"[:100])
+    for page in WRITTEN
+    for line in commands(page)
+    if line.startswith(PROGRAM)
+]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A folder with stand-ins for the files that the commands name."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("my_records", "FOLDER", "outputs/FOLDER", "my_conf/data"):
+        (tmp_path / folder).mkdir(parents=True)
+    for archive in ("training2017.zip", "my_signals.npz", "my_model.keras"):
+        with zipfile.ZipFile(tmp_path / archive, "w") as stand_in:
+            stand_in.writestr("config.json", "{}")
+    shutil.copy("my_model.keras", "outputs/FOLDER/victim.keras")
+    (option,) = blocks(REPO / "docs" / "data.md", "yaml")
+    (tmp_path / "my_conf/data/mine.yaml").write_text(option)
+    (tmp_path / "my_package.py").write_text("def load(root=None):\n    ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_the_readme_has_two_set_up_commands_of_one_line_each():
+    setup = [line for line in commands(REPO / "README.md") if "venv .venv" in line]
+    assert len(setup) == 2
+    for line in setup:
+        assert line.startswith(
+            "python3 -m venv .venv && .venv/bin/pip install -c requirements.lock"
+        )
+    assert setup[0].endswith("&& .venv/bin/python run.py")
+    assert setup[1].endswith("&& .venv/bin/python -m pytest")
+
+
+def test_every_page_of_commands_was_found():
+    assert len(RUNS) >= 12
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_every_command_is_accepted(desk, line):
+    composed = config.compose_checked(shlex.split(line.removeprefix(PROGRAM)))
+    assert composed.shown_only or composed.jobs
+    assert composed.is_multirun == (" -m " in f"{line} ")
+
+
+def test_the_mistakes_shown_are_told_as_shown(tmp_path):
+    shown = [
+        (command, answer)
+        for page in WRITTEN
+        for block in blocks(page, "console")
+        for command, answer in re.findall(r"^\$ (.*)\n(error: .*)$", block, re.M)
+    ]
+    assert shown
+    for command, answer in shown:
+        argv = shlex.split(command.removeprefix(PROGRAM))
+        run = subprocess.run(
+            [sys.executable, REPO / "run.py", *argv], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert run.returncode != 0
+        assert run.stderr == f"{answer}\n"
+        assert run.stdout == ""
+
+
+def known_keys():
+    """All dotted keys, and the groups' options as ``group=option``, of the reference."""
+    text = (REPO / "docs" / "configuration.md").read_text(encoding="utf-8")
+    keys = set(re.findall(r"^\| `([\w.]+)` \|", text, re.M))
+    return keys, set(re.findall(r"^### `(\w+=\w+)`", text, re.M))
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.stem)
+def test_every_key_and_option_named_in_the_text_exists(page):
+    keys, options = known_keys()
+    groups = {option.partition("=")[0] for option in options}
+    roots = {key.partition(".")[0] for key in keys} & (groups | {"paths", "evaluation", "train"})
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    unknown = []
+    for span in re.findall(r"`([^`\n]+)`", text):
+        if span.startswith("python3 -m venv"):
+            continue
+        for word in re.findall(r"(?<![\w./-])([a-z_]+(?:\.[a-z_0-9]+)+)(?![\w/(-])", span):
+            is_file = word.endswith((".keras", ".json", ".csv", ".npz"))
+            if word.partition(".")[0] in roots and word not in keys and not is_file:
+                unknown.append(word)
+        for group, option in re.findall(r"(?<![\w.])([a-z_]+)=([A-Za-z_0-9]+)(?![\w.])", span):
+            if group in groups and f"{group}={option}" not in options:
+                unknown.append(f"{group}={option}")
+    assert unknown == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_every_relative_link_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            text = target.read_text(encoding="utf-8")
+            titles = re.findall(r"^#+ (.*)$", text, re.M)
+            slugs = {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}
+            assert anchor in slugs or f'<a id="{anchor}">' in text, link
+
+
+def test_every_page_can_be_reached_from_the_readme_and_from_the_index():
+    for start in ("README.md", "docs/index.md"):
+        text = (REPO / start).read_text(encoding="utf-8")
+        for page in (REPO / "docs").glob("*.md"):
+            assert page.name == "index.md" or f"{page.name})" in text, (start, page.name)
+
+
+def test_the_pictures_are_pictures_of_some_size():
+    from matplotlib.image import imread
+
+    shown = {
+        (page.parent / link).resolve()
+        for page in PAGES
+        for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    }
+    assert shown == {file.resolve() for file in (REPO / "docs" / "images").glob("*.png")}
+    for file in shown:
+        assert file.stat().st_size < 400_000
+        image = imread(file)
+        assert min(image.shape[:2]) > 400
+        assert image[..., :3].std() > 0.03
+
+
+def test_every_column_of_the_results_is_explained():
+    from ecgadv.store import CASE_COLUMNS
+
+    text = (REPO / "docs" / "outputs.md").read_text(encoding="utf-8")
+    table = text[text.index("## `cases.csv`") : text.index("## `perturbations.npz`")]
+    first = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    assert tuple(re.findall(r"`(\w+)`", "".join(first))) == CASE_COLUMNS
+
+
+def test_the_scores_told_are_those_of_the_card():
+    import json
+
+    card = json.loads((REPO / "ecgadv/victims/weights/compact.json").read_text(encoding="utf-8"))
+    scores = card["heldout_scores"]
+    text = (REPO / "docs" / "victims.md").read_text(encoding="utf-8")
+    for letter, counts in zip(card["classes"], scores["confusion"], strict=True):
+        row = " | ".join(str(count) for count in counts)
+        assert f"| **{letter}** | {row} | {scores['f1'][letter]:.3f} |" in text
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    for page in (text, readme):
+        assert f"{scores['f1_nao_mean']:.3f}" in page
+        assert f"{scores['n']:,} " in page
+        assert f"{card['parameters']:,}" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.stem)
+def test_the_python_examples_run(page, tmp_path, monkeypatch, capsys):
+    examples = blocks(page, "python")
+    if not examples:
+        return
+    from ecgadv.records import synthetic
+
+    monkeypatch.chdir(tmp_path)
+    signal = synthetic.load(per_class=1)[0].signal
+    np.savetxt("my_ecg.txt", signal)
+    scope = {"my_signal": signal}
+    for example in examples:
+        code = compile(example, page.name, "exec")
+        if "outputs/FOLDER" not in example:  # the notebook reads a stored run
+            exec(code, scope)
+    if "result" in scope:
+        assert scope["result"].success.all()
+        assert "True" in capsys.readouterr().out
+    if page.stem == "data":
+        monkeypatch.setenv("ECGADV_CACHE", str(tmp_path / "cache"))
+        from ecgadv.records import arrays
+
+        assert sorted(arrays.load("my_signals.npz").labels) == sorted("AANNOO~~")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_notebook_runs(tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(REPO / "notebooks" / "quickstart.ipynb", 4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "success True" in printed
+    assert "confirmed" in printed
+
+
+def test_the_citation_is_complete():
+    cited = yaml.safe_load((REPO / "CITATION.cff").read_text(encoding="utf-8"))
+    required = {"cff-version", "message", "title", "authors", "version", "license"}
+    assert required <= set(cited)
+    assert cited["preferred-citation"]["identifiers"][0]["value"] == "arXiv:1901.03808"
+    assert len(cited["preferred-citation"]["authors"]) == 5
+
+
+def test_no_page_leaves_anything_to_be_filled_in():
+    for page in PAGES:
+        assert not re.search(r"TODO|TBD|FIXME|XXX|_OUTPUT\b|_TABLE\b", page.read_text("utf-8")), (
+            page
+        )
