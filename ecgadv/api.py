@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from ecgadv.attacks.base import Attack, Problem
-from ecgadv.attacks.engine import Engine, chunk_size
+from ecgadv import attacks
+from ecgadv.attacks.base import Attack, DirectAttack, Problem
+from ecgadv.attacks.engine import Engine, choose_precision, chunk_size
 from ecgadv.errors import ConfigError, DataError
 from ecgadv.evaluate.verification import verify
 from ecgadv.records.base import class_letter
@@ -44,18 +47,29 @@ class AttackResult:
     margin: np.ndarray
 
 
-def make_attack(method: str | Attack, **options: Any) -> Attack:
+def attack_kinds() -> dict[str, type[Attack | DirectAttack]]:
+    """Every attack of the package by name: a new one is found by being a module there."""
+    for module in pkgutil.iter_modules(attacks.__path__):
+        import_module(f"{attacks.__name__}.{module.name}")
+    found: dict[str, type[Attack | DirectAttack]] = {}
+    queue: list[type] = [Attack, DirectAttack]
+    while queue:
+        for kind in queue.pop().__subclasses__():
+            queue.append(kind)
+            if "name" in vars(kind) and kind.__module__.startswith(attacks.__name__):
+                found[kind.name] = kind
+    return found
+
+
+def make_attack(method: str | Attack | DirectAttack, **options: Any) -> Attack | DirectAttack:
     """An attack by name with its options; ``None`` values mean the attack's own defaults.
 
     Raises:
         ConfigError: unknown attack or option.
     """
-    if isinstance(method, Attack):
+    if isinstance(method, Attack | DirectAttack):
         return method
-    from ecgadv.attacks.cw import CarliniWagner
-    from ecgadv.attacks.minnorm import MinNorm
-
-    known: dict[str, type[Attack]] = {kind.name: kind for kind in (MinNorm, CarliniWagner)}
+    known = attack_kinds()
     if method not in known:
         raise ConfigError(f"method={method}: unknown; there are {', '.join(known)}")
     given = {k: v for k, v in options.items() if v is not None}
@@ -70,13 +84,14 @@ def attack(
     x: np.ndarray,
     target: Any = "untargeted",
     metric: str | metrics.Quadratic = "l2",
-    method: str | Attack = "minnorm",
+    method: str | Attack | DirectAttack = "minnorm",
     steps: int | None = None,
     lengths: Sequence[int] | np.ndarray | None = None,
     mask: np.ndarray | None = None,
     batch_size: int | str = "auto",
     perturb_padding: bool = False,
     seed: int = 0,
+    precision: str = "float32",
     **options: Any,
 ) -> AttackResult:
     """Perturb standardised records so that the victim reads them as the target.
@@ -87,13 +102,16 @@ def attack(
         target: one for all or one a case: class index, letter, name, or ``untargeted`` (away from
             what the victim says of ``x``).
         metric: ``l2``, ``diff``, ``diffl2`` or a quadratic metric.
-        method: ``minnorm`` or ``cw``.
+        method: ``minnorm``, ``cw``, or with a fixed ``budget`` ``pgd``, ``ch_fgm``, ``ch_pgd``,
+            ``ch_mim``; or an attack object.
         steps: budget; the attack's own default where None.
         lengths: (B,) own samples; None means that every sample is the record's own.
         mask: (n,) or (B, n), true where δ may be nonzero; None means all own samples.
         batch_size: cases at once, or ``auto``.
         perturb_padding: whether the padding may be perturbed too.
         seed: of everything random.
+        precision: of the gradients: ``float32``, ``bfloat16`` or ``auto``; success is judged in
+            float32.
         **options: further options of the attack.
 
     Returns:
@@ -118,8 +136,11 @@ def attack(
     source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
     goals = _targets(target, count, subject.classes)
     cases = Cases(signals, valid, free, source, goals, span, draw_onsets([seed] * count, span, 0))
-    engine = Engine(solver, Problem(Objective(subject), form, seed))
     size = chunk_size(subject, batch_size, count)
+    arithmetic, _ = choose_precision(precision, solver, subject, count, size)
+    exact = Objective(subject) if arithmetic != "float32" else None
+    objective = Objective(subject.with_precision(arithmetic))
+    engine = Engine(solver, Problem(objective, form, seed, exact))
     deltas, gradients, forwards = [], [], []
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)

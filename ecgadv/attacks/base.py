@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,14 +16,21 @@ class Problem:
     """What stays the same over a chunk.
 
     Attributes:
-        objective: margins of perturbed records.
+        objective: margins of perturbed records, and their gradients.
         metric: the distance to be small.
         seed: of the run.
+        exact: the objective in float32 where ``objective`` computes in a coarser arithmetic.
     """
 
     objective: Objective
     metric: Quadratic
     seed: int = 0
+    exact: Objective | None = None
+
+    @property
+    def judge(self) -> Objective:
+        """The objective in float32."""
+        return self.exact or self.objective
 
 
 class Found(NamedTuple):
@@ -48,9 +56,16 @@ class Attack(ABC):
 
     ``init`` and ``step`` take and return named tuples of tensors with a leading case axis, and no
     operation in them may mix cases: the engine compiles them, drops finished cases and re-batches.
+
+    Attributes:
+        name: as in configurations.
+        minimises: whether it looks for the smallest perturbation; else its budget is fixed.
+        coarse_gradients: whether gradients in bfloat16 do, because it ends with a float32 search.
     """
 
     name: ClassVar[str]
+    minimises: ClassVar[bool] = True
+    coarse_gradients: ClassVar[bool] = False
 
     @abstractmethod
     def max_steps(self) -> int:
@@ -75,3 +90,21 @@ class Attack(ABC):
     @abstractmethod
     def found(self, state: Any) -> Found:
         """The common part of a state."""
+
+
+class DirectAttack(ABC):
+    """An attack of another library, which does a chunk in one call instead of init and step.
+
+    Subclasses are frozen dataclasses of their options.
+
+    Attributes:
+        name: as in configurations.
+        minimises: whether it looks for the smallest perturbation; else its budget is fixed.
+    """
+
+    name: ClassVar[str]
+    minimises: ClassVar[bool] = True
+
+    @abstractmethod
+    def solver(self, problem: Problem) -> Callable[[Cases], Found]:
+        """A function that attacks one chunk: NumPy cases in, NumPy parts of :class:`Found` out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ecgadv import backend
-from ecgadv.attacks.base import Attack, Found, Problem
+from ecgadv.attacks.base import Attack, DirectAttack, Found, Problem
+from ecgadv.errors import ConfigError
 from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 from ecgadv.victims.loading import Victim
@@ -46,6 +48,66 @@ def chunk_size(victim: Victim, wanted: int | str, total: int, views: int = 1) ->
     return -(-max(total, 1) // chunks)
 
 
+WORTH_MEASURING = 20_000
+"""Gradients in all from which ``auto`` times both precisions; below, compiling costs more."""
+
+FASTER = 0.8
+"""Share of float32's time that bfloat16 must not exceed to be chosen."""
+
+
+def choose_precision(
+    wanted: str, attack: Attack | DirectAttack, victim: Victim, total: int, size: int
+) -> tuple[str, str]:
+    """The arithmetic of the gradients, and why.
+
+    Args:
+        wanted: ``float32``, ``bfloat16`` or ``auto`` (whichever a short measurement finds faster).
+        attack: only attacks that end with a float32 search take bfloat16.
+        victim: only Keras models can be recast.
+        total: cases in all.
+        size: cases at once.
+
+    Raises:
+        ConfigError: bfloat16 was asked for and cannot be had.
+    """
+    coarse = isinstance(attack, Attack) and attack.coarse_gradients
+    if wanted == "bfloat16":
+        if not coarse:
+            raise ConfigError(
+                f"precision=bfloat16: attack={attack.name} judges its own iterates, so it stays in "
+                "float32"
+            )
+        victim.with_precision("bfloat16")
+        return "bfloat16", "as asked"
+    if wanted == "float32" or not coarse or victim.model is None:
+        return "float32", "as asked" if wanted == "float32" else "the only one here"
+    assert isinstance(attack, Attack)
+    weight = max(1, victim.model.count_params() // 1_000_000)
+    if total * attack.max_steps() * weight < WORTH_MEASURING:
+        return "float32", "too little work to measure"
+    times = {p: _gradient_seconds(victim.with_precision(p), size) for p in ("float32", "bfloat16")}
+    best = "bfloat16" if times["bfloat16"] <= FASTER * times["float32"] else "float32"
+    each = ", ".join(f"{p} {1e3 * t / size:.2f} ms" for p, t in times.items())
+    return best, f"{each} a gradient"
+
+
+def _gradient_seconds(victim: Victim, size: int) -> float:
+    """Median time of one compiled gradient of a chunk, three tries."""
+
+    def energy(x: Any) -> tuple[Any, Any]:
+        logits = victim.forward(x)
+        return logits[:, 0], logits
+
+    gradient = backend.compile(backend.value_and_grad(energy))
+    x = backend.tensor(np.random.default_rng(0).standard_normal((size, victim.n)), "float32")
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        backend.to_numpy(gradient(x)[1])
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[1:]))
+
+
 @dataclass(frozen=True)
 class Solution:
     """What a solver believes it found; nothing here is verified.
@@ -71,9 +133,12 @@ class Engine:
         problem: objective, metric and seed.
     """
 
-    def __init__(self, attack: Attack, problem: Problem) -> None:
-        self.attack = attack
+    def __init__(self, attack: Attack | DirectAttack, problem: Problem) -> None:
         self.problem = problem
+        self._direct = attack.solver(problem) if isinstance(attack, DirectAttack) else None
+        if isinstance(attack, DirectAttack):
+            return
+        self.attack = attack
         self._init = backend.compile(self._init_pure)
         self._step = backend.compile(self._step_pure)
         self._finish = backend.compile(self._finish_pure)
@@ -108,6 +173,9 @@ class Engine:
         Returns:
             A row per case, in order.
         """
+        if self._direct is not None:
+            delta, success, _, gradients, forwards = self._direct(cases)
+            return Solution(delta, success, gradients, forwards)
         total = len(cases.x)
         factor = self.factor(cases.free)
         rows = np.arange(total)

@@ -20,6 +20,9 @@ from ecgadv.threat.objectives import Cases
 
 _TINY = 1e-30
 
+_BEYOND = (1.02, 1.1, 1.3)
+"""Scales tried where δ, found with coarser gradients, fails in float32."""
+
 
 class MinNormState(NamedTuple):
     """State of :class:`MinNorm`; everything per case.
@@ -27,8 +30,6 @@ class MinNormState(NamedTuple):
     Attributes:
         delta: (B, n) current iterate.
         radius: (B,) √(δᵀ(Q + ρI)δ) that the iterate is put on.
-        low: (B,) bool, a failure has been seen.
-        high: (B,) bool, a success has been seen.
         best: (B, n) smallest successful iterate, else the latest attempt.
         best_norm: (B,) its norm, infinite before the first success.
         iteration: (B,) steps done.
@@ -38,8 +39,6 @@ class MinNormState(NamedTuple):
 
     delta: Any
     radius: Any
-    low: Any
-    high: Any
     best: Any
     best_norm: Any
     iteration: Any
@@ -55,18 +54,17 @@ class MinNorm(Attack):
         steps: gradient evaluations a case; 30, 100 and 300 are the documented settings.
         first_step: step length over the radius in the first iteration.
         last_step: the same in the last one; a cosine lies between.
-        shrink: share by which the radius moves once both outcomes have been seen.
-        reach: the same before that, while the boundary is still to be found.
+        shrink: share by which the radius falls after a success and grows after a failure.
         search_steps: bisection steps along the final segment from 0 to δ, forwards only.
         perturb_padding: whether a short record's zero padding may be perturbed.
     """
 
     name: ClassVar[str] = "minnorm"
+    coarse_gradients: ClassVar[bool] = True
     steps: int = 100
     first_step: float = 1.0
     last_step: float = 0.01
     shrink: float = 0.05
-    reach: float = 0.2
     search_steps: int = 10
     perturb_padding: bool = False
 
@@ -75,9 +73,11 @@ class MinNorm(Attack):
             raise ConfigError(f"attack.steps={self.steps}: must be at least 2")
         if self.search_steps < 0:
             raise ConfigError(f"attack.search_steps={self.search_steps}: must not be negative")
-        for name in ("first_step", "last_step", "shrink", "reach"):
-            if not 0 < getattr(self, name) <= 2 or (name in ("shrink", "reach") and getattr(self, name) >= 1):
-                raise ConfigError(f"attack.{name}={getattr(self, name)}: out of range")
+        for name, largest in (("first_step", 2.0), ("last_step", 2.0), ("shrink", 0.5)):
+            if not 0 < getattr(self, name) <= largest:
+                raise ConfigError(
+                    f"attack.{name}={getattr(self, name)}: must be above 0 and at most {largest:g}"
+                )
 
     def max_steps(self) -> int:
         """Every case uses its whole budget."""
@@ -94,10 +94,7 @@ class MinNorm(Attack):
         zero = ops.zeros_like(cases.x)
         row = zero[:, 0]
         count = ops.cast(row, "int32")
-        no = ops.zeros_like(row, dtype="bool")
-        return MinNormState(
-            zero, row, no, no, zero, row + float("inf"), count, count, count
-        )
+        return MinNormState(zero, row, zero, row + float("inf"), count, count, count)
 
     def step(
         self, problem: Problem, cases: Cases, factor: Factor, state: MinNormState
@@ -131,10 +128,7 @@ class MinNorm(Attack):
         best = ops.where(keep[:, None], state.delta, state.best)
         best_norm = ops.where(better, size, state.best_norm)
 
-        low = ops.logical_or(state.low, ops.logical_not(success))
-        high = ops.logical_or(state.high, success)
-        share = ops.where(ops.logical_and(low, high), self.shrink, self.reach)
-        moved = state.radius * ops.where(success, 1.0 - share, 1.0 + share)
+        moved = state.radius * ops.where(success, 1.0 - self.shrink, 1.0 + self.shrink)
         # First radius: the linearised distance to the boundary, at most half the record's own size.
         linear = ops.minimum(ops.maximum(-excess, 0.0) / slope, 0.5 * norm(cases.x * cases.free))
         radius = ops.where(state.iteration < 1, linear, moved)
@@ -147,8 +141,6 @@ class MinNorm(Attack):
         return MinNormState(
             delta=delta,
             radius=radius,
-            low=low,
-            high=high,
             best=best,
             best_norm=best_norm,
             iteration=state.iteration + 1,
@@ -159,21 +151,35 @@ class MinNorm(Attack):
     def finish(
         self, problem: Problem, cases: Cases, factor: Factor, state: MinNormState
     ) -> MinNormState:
-        """Bisect along the segment from 0 to the best δ; the scale that last succeeded stays."""
+        """Bisect along the segment from 0 to the best δ, in float32.
+
+        Where the gradients came from a coarser arithmetic, the best δ may fall short of the boundary
+        in float32; the search then starts a little beyond it.
+        """
         from keras import ops
 
-        fails = ops.zeros_like(state.radius)
+        def reaches(scale: Any) -> Any:
+            delta = state.best * scale[:, None]
+            return problem.judge(delta, cases, state.iteration).excess >= 0
+
         works = ops.ones_like(state.radius)
+        forwards = self.search_steps
+        if problem.judge is not problem.objective:
+            inside = reaches(works)
+            for further in _BEYOND:
+                works = ops.where(inside, works, ops.full_like(works, further))
+                inside = reaches(works)
+            forwards += 1 + len(_BEYOND)
+        fails = ops.zeros_like(works)
         for _ in range(self.search_steps):
             middle = 0.5 * (fails + works)
-            outcome = problem.objective(state.best * middle[:, None], cases, state.iteration)
-            inside = outcome.excess >= 0
+            inside = reaches(middle)
             works = ops.where(inside, middle, works)
             fails = ops.where(inside, fails, middle)
         scale = ops.where(ops.isinf(state.best_norm), ops.ones_like(works), works)
         return state._replace(
             best=state.best * scale[:, None],
-            forwards=state.forwards + self.search_steps * problem.objective.cost,
+            forwards=state.forwards + forwards * problem.objective.cost,
         )
 
     def found(self, state: MinNormState) -> Found:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ecgadv import __version__, backend
 from ecgadv.attacks.base import Attack, Problem
-from ecgadv.attacks.engine import Engine, chunk_size
+from ecgadv.attacks.engine import Engine, choose_precision, chunk_size
 from ecgadv.errors import EcgadvError
 from ecgadv.evaluate import summary as summaries
 from ecgadv.evaluate.cases import (
@@ -100,7 +100,7 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             known = {s.case_id: s for s in specs}
             chunks = [[known[name] for name in chunk] for chunk in plan["chunks"]]
             splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
-            _attack_all(cfg, store, setup, chunks, splits, tracker)
+            _attack_all(cfg, store, setup, chunks, splits, tracker, str(plan["precision"]))
             if records.skipped and len(chunks) not in store.parts:
                 gone = [skipped_row(i, "", reason) for i, reason in records.skipped.items()]
                 store.add(len(chunks), gone, np.zeros((0, victim.n)), np.zeros(0))
@@ -121,6 +121,11 @@ def _plan(
     """Cut the work into chunks of near-equal size; a resumed run gets the first start's cut."""
     size = chunk_size(setup.victim, cfg["batch_size"], len(specs), max(1, setup.shifts))
     names = [s.case_id for s in specs]
+    precision, why = choose_precision(
+        cfg["precision"], setup.attack, setup.victim, len(specs), size
+    )
+    if cfg["precision"] == "auto" and not store.parts:
+        say(f"precision: {precision} ({why})")
     return store.plan(
         {
             "identity": {
@@ -129,7 +134,7 @@ def _plan(
                 "data": setup.records.digest,
                 "victim": setup.victim.sha256,
             },
-            "precision": "float32",
+            "precision": precision,
             "size": size,
             "chunks": [names[i : i + size] for i in range(0, len(names), size)],
         }
@@ -143,6 +148,7 @@ def _attack_all(
     chunks: list[list[CaseSpec]],
     splits: Mapping[str, str],
     tracker: Any,
+    precision: str,
 ) -> None:
     """Attack every chunk that is not stored yet."""
     total = sum(len(chunk) for chunk in chunks)
@@ -151,9 +157,10 @@ def _attack_all(
     cases, won = len(done), sum(bool(row["success"]) for row in done)
     if cases:
         say(f"resuming: {cases} of {total} cases are stored")
-    engine = Engine(
-        setup.attack, Problem(Objective(setup.victim, setup.shifts), setup.metric, cfg["seed"])
-    )
+    exact = Objective(setup.victim, setup.shifts)
+    coarse = Objective(setup.victim.with_precision(precision), setup.shifts)
+    problem = Problem(coarse, setup.metric, cfg["seed"], exact if precision != "float32" else None)
+    engine = Engine(setup.attack, problem)
     with Progress(f"{setup.attack.name} {setup.metric.name}", total) as progress:
         for number, chunk in enumerate(chunks):
             if number in store.parts:
