@@ -16,6 +16,7 @@ from ecgadv.attacks.engine import Engine, choose_precision, chunk_size
 from ecgadv.errors import ConfigError, DataError
 from ecgadv.evaluate.verification import verify
 from ecgadv.records.base import class_letter
+from ecgadv.records.preprocessing import N_SAMPLES
 from ecgadv.threat import metrics
 from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
 from ecgadv.victims.loading import Victim, load_victim
@@ -122,7 +123,8 @@ def attack(
         DataError: ``x`` has the wrong shape or holds NaN.
         VictimError: the victim cannot be used.
     """
-    subject: Victim = load_victim(victim)
+    # A bare callable does not tell the length of its input; the records do.
+    subject: Victim = load_victim(victim, n=np.shape(x)[1] if np.ndim(x) > 1 else N_SAMPLES)
     form = metrics.get(metric)
     solver = make_attack(method, steps=steps, perturb_padding=perturb_padding, **options)
     signals = _signals(x, subject.n)

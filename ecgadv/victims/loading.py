@@ -260,7 +260,7 @@ def _load_file(path: Path) -> Victim:
     return victim
 
 
-def _from_torch(module: Any, name: str = "") -> Victim:
+def _from_torch(module: Any, n: int) -> Victim:
     try:
         backend.configure("torch")
     except BackendError:
@@ -271,11 +271,14 @@ def _from_torch(module: Any, name: str = "") -> Victim:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     state = [np.asarray(v.detach().cpu()) for v in module.state_dict().values()]
-    return Victim(module, name=name or type(module).__name__, sha256=digest_weights(state))
+    return Victim(module, name=type(module).__name__, n=n, sha256=digest_weights(state))
 
 
 def load_victim(
-    victim: Any = "compact", path: str | Path | None = None, check: bool = True
+    victim: Any = "compact",
+    path: str | Path | None = None,
+    check: bool = True,
+    n: int = N_SAMPLES,
 ) -> Victim:
     """A victim from a name, a file, a model in memory or a callable.
 
@@ -285,17 +288,18 @@ def load_victim(
             logits that is differentiable on the running backend.
         path: file of a ``keras`` victim.
         check: run :func:`preflight`.
+        n: samples of an input, for a callable or a module, which do not tell.
 
     Raises:
         VictimError: it cannot be loaded, or fails a check.
     """
-    loaded = _resolve(victim, path)
+    loaded = _resolve(victim, path, n)
     if check:
         preflight(loaded)
     return loaded
 
 
-def _resolve(victim: Any, path: str | Path | None) -> Victim:
+def _resolve(victim: Any, path: str | Path | None, n: int) -> Victim:
     if isinstance(victim, Victim):
         return victim
     if isinstance(victim, str | Path):
@@ -309,11 +313,11 @@ def _resolve(victim: Any, path: str | Path | None) -> Victim:
         return _load_file(Path(name))
     kind = {base.__module__.split(".")[0] for base in type(victim).__mro__}
     if "torch" in kind and "keras" not in kind:
-        return _from_torch(victim)
+        return _from_torch(victim, n)
     if "keras" in kind:
         return from_keras(victim)
     if callable(victim):
-        return Victim(victim, name=getattr(victim, "__name__", type(victim).__name__))
+        return Victim(victim, name=getattr(victim, "__name__", type(victim).__name__), n=n)
     raise VictimError(f"a {type(victim).__name__} is no victim: give a name, path, model or callable")
 
 
