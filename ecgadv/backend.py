@@ -42,10 +42,17 @@ def configure(name: str = "tensorflow") -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if name == "tensorflow":
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        with _native_silence():
-            import tensorflow as tf
+        _start_tensorflow()
 
-            tf.linalg.matmul(tf.ones((1, 1)), tf.ones((1, 1)))
+
+def _start_tensorflow() -> None:
+    """Import TensorFlow and let it compute once, as it prints notices on both."""
+    with _native_silence():
+        import tensorflow as tf
+
+        tf.linalg.matmul(tf.ones((1, 1)), tf.ones((1, 1)))
+    # A batch that shrinks as its cases finish is traced again for each size, on purpose.
+    logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in str(record.msg))
 
 
 @contextlib.contextmanager
@@ -76,6 +83,11 @@ def _native_silence() -> Iterator[None]:
 
 def running() -> str:
     """Name of the backend that Keras runs on (imports Keras)."""
+    if "keras" not in sys.modules and importlib.util.find_spec("tensorflow") is not None:
+        with _native_silence():
+            import keras
+        if keras.backend.backend() == "tensorflow":
+            _start_tensorflow()
     import keras
 
     return str(keras.backend.backend())
