@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecgadv.errors import ConfigError, DataError, VictimError
+from ecgadv.errors import BackendError, ConfigError, DataError, VictimError
 
 Config = dict[str, Any]
 
@@ -134,6 +134,11 @@ RULES: dict[str, Rule] = {
     "attack.tolerance": _number(0),
     "attack.kappa": _number(0),
     "attack.perturb_padding": _BOOLEAN,
+    "attack.budget": _number(0, above=True),
+    "attack.step_size": _either(None, _number(0, above=True)),
+    "attack.random_start": _BOOLEAN,
+    "attack.norm": _choice("l2", "linf"),
+    "attack.decay": _number(0),
     "eot.shifts": _integer(1),
     "evaluation.shifts": _integer(1),
     "evaluation.max_records": _either(None, _integer(1)),
@@ -307,6 +312,7 @@ def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> N
         if rule is not None and not rule.accepts(value):
             raise ConfigError(f"{path}={show(value)}: must be {rule.wanted}")
     _refuse_unavailable(cfg)
+    _check_backend(cfg)
     _check_selection(cfg)
     _check_task(cfg)
     _check_data(cfg)
@@ -328,6 +334,14 @@ def _refuse_unavailable(cfg: Mapping[str, Any]) -> None:
         if refused(value):
             option = path.removesuffix(".name")
             raise ConfigError(f"{option}={show(value)} is not available in this version yet")
+
+
+def _check_backend(cfg: Mapping[str, Any]) -> None:
+    target, name = str(lookup(cfg, f"attack.{TARGET}")), lookup(cfg, "attack.name")
+    if target.startswith("ecgadv.attacks.cleverhans.") and cfg.get("backend") != "tensorflow":
+        raise BackendError(
+            f"attack={name} backend={cfg.get('backend')}: cleverhans needs backend=tensorflow"
+        )
 
 
 def _check_selection(cfg: Mapping[str, Any]) -> None:

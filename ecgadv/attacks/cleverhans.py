@@ -1,0 +1,215 @@
+"""Fixed-budget attacks of cleverhans 4 as an independent cross-check; TensorFlow backend only.
+
+Papernot N et al. Technical report on the CleverHans v2.1.0 adversarial examples library.
+arXiv:1610.00768. The library differentiates the cross-entropy of the victim on std(x + δ); its own
+random starts and clipping of the input's range are not used.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ecgadv import backend
+from ecgadv.attacks.base import DirectAttack, Found, Problem
+from ecgadv.errors import BackendError, ConfigError
+from ecgadv.threat.objectives import UNTARGETED, Cases
+from ecgadv.victims.loading import Victim
+from ecgadv.victims.pipeline import standardise
+
+NORMS = ("l2", "linf")
+
+
+@dataclass(frozen=True)
+class _Cleverhans(DirectAttack):
+    """What the three attacks share.
+
+    Attributes:
+        budget: ε, the largest norm of δ in standardised units (for ``l2`` the Euclidean norm
+            itself, so d_l2 <= ε²).
+        norm: ``l2`` or ``linf``.
+        perturb_padding: whether a short record's zero padding may be perturbed.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+
+    minimises: ClassVar[bool] = False
+    budget: float = 1.0
+    norm: str = "l2"
+    perturb_padding: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.budget < float("inf"):
+            raise ConfigError(f"attack.budget={self.budget}: must be a number above 0")
+        if self.norm not in NORMS:
+            raise ConfigError(f"attack.norm={self.norm}: must be one of {', '.join(NORMS)}")
+        if getattr(self, "steps", 1) < 1:
+            raise ConfigError(f"attack.steps={getattr(self, 'steps', 1)}: must be at least 1")
+
+    @property
+    def order(self) -> Any:
+        """The norm as cleverhans names it."""
+        return 2 if self.norm == "l2" else np.inf
+
+    @property
+    def gradients(self) -> int:
+        """Gradient evaluations a case."""
+        return int(getattr(self, "steps", 1))
+
+    @abstractmethod
+    def perturb(self, model: Callable[[Any], Any], x: Any, y: Any, targeted: bool) -> Any:
+        """Call cleverhans: (B, n, 1) records and (B,) classes -> (B, n, 1) perturbed records."""
+
+    def solver(self, problem: Problem) -> Callable[[Cases], Found]:
+        """A function of one chunk, see :class:`DirectAttack`.
+
+        Raises:
+            BackendError: Keras runs on another backend than TensorFlow.
+            ConfigError: the objective averages over shifts, which cleverhans cannot.
+        """
+        if backend.running() != "tensorflow":
+            raise BackendError(
+                f"attack={self.name}: cleverhans needs backend=tensorflow, not {backend.running()}"
+            )
+        if problem.objective.shifts:
+            raise ConfigError(
+                f"attack={self.name}: cleverhans cannot average over shifts (eot=none)"
+            )
+        victim = problem.objective.victim
+        # One callable for all chunks, as cleverhans traces anew for every callable it meets; what
+        # differs from chunk to chunk lies here.
+        held: dict[tuple[int, ...], tuple[Callable[[Any], Any], Cases]] = {}
+
+        def solve(cases: Cases) -> Found:
+            import tensorflow as tf
+
+            shape = cases.x.shape
+            if shape not in held:
+                own = Cases(*(tf.Variable(part) for part in _tensors(cases)))
+
+                held[shape] = functools.partial(_logits, victim, own), own
+            model, own = held[shape]
+            for variable, value in zip(own, _tensors(cases), strict=True):
+                variable.assign(value)
+            x = tf.convert_to_tensor(own.x)[..., None]
+            untargeted = np.asarray(cases.target) == UNTARGETED
+            delta = np.zeros(shape, np.float32)
+            for targeted in (True, False):
+                rows = untargeted != targeted
+                if rows.any():
+                    goal = np.where(rows, cases.target if targeted else cases.source, 0)
+                    y = tf.convert_to_tensor(goal, tf.int32)
+                    moved = backend.to_numpy(self.perturb(model, x, y, targeted) - x)[..., 0]
+                    delta[rows] = moved[rows]
+            delta *= np.asarray(cases.free, np.float32)
+            excess = judge(backend.tensor(delta, "float32"), Cases(*_tensors(cases)))
+            spent = np.full(len(delta), self.gradients)
+            success = backend.to_numpy(excess) >= 0
+            return Found(delta, success, np.ones(len(delta), bool), spent, np.ones_like(spent))
+
+        judge = backend.compile(lambda delta, cases: problem.objective(delta, cases, 0).excess)
+        return solve
+
+
+def _logits(victim: Victim, cases: Cases, x: Any) -> Any:
+    """Logits of perturbed records, (B, n, 1) -> (B, classes); what is not free stays."""
+    delta = (x[..., 0] - cases.x) * cases.free
+    return victim.forward(standardise(cases.x + delta, cases.valid))
+
+
+def _tensors(cases: Cases) -> list[Any]:
+    kinds = ("float32", "float32", "float32", "int32", "int32", "int32", "int32")
+    return [backend.tensor(part, kind) for part, kind in zip(cases, kinds, strict=True)]
+
+
+@dataclass(frozen=True)
+class FastGradient(_Cleverhans):
+    """One step along the gradient (its sign for ``linf``).
+
+    Goodfellow I, Shlens J, Szegedy C. Explaining and harnessing adversarial examples. ICLR 2015.
+    """
+
+    name: ClassVar[str] = "ch_fgm"
+
+    def perturb(self, model: Callable[[Any], Any], x: Any, y: Any, targeted: bool) -> Any:
+        """``fast_gradient_method``."""
+        from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
+
+        return fast_gradient_method(model, x, self.budget, self.order, y=y, targeted=targeted)
+
+
+@dataclass(frozen=True)
+class _Iterated(_Cleverhans):
+    """Options of the iterated attacks.
+
+    Attributes:
+        steps: gradient evaluations a case.
+        step_size: length of a step over ε, at most 1; None means 2.5/steps.
+    """
+
+    steps: int = 40
+    step_size: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step_size is not None and not 0 < self.step_size <= 1:
+            raise ConfigError(f"attack.step_size={self.step_size}: must be above 0 and at most 1")
+
+    @property
+    def length(self) -> float:
+        """Length of a step in standardised units."""
+        share = 2.5 / self.steps if self.step_size is None else self.step_size
+        return min(share, 1.0) * self.budget
+
+
+@dataclass(frozen=True)
+class ProjectedGradient(_Iterated):
+    """Steps along the gradient, projected onto the ball; starts at δ = 0.
+
+    Madry A et al. Towards deep learning models resistant to adversarial attacks. ICLR 2018.
+    """
+
+    name: ClassVar[str] = "ch_pgd"
+
+    def perturb(self, model: Callable[[Any], Any], x: Any, y: Any, targeted: bool) -> Any:
+        """``projected_gradient_descent`` without a random start."""
+        from cleverhans.tf2.attacks import projected_gradient_descent as module
+
+        return module.projected_gradient_descent(
+            model, x, self.budget, self.length, self.steps, self.order,
+            y=y, targeted=targeted, rand_init=False,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MomentumIterative(_Iterated):
+    """Steps along the accumulated gradient.
+
+    Dong Y et al. Boosting adversarial attacks with momentum. CVPR 2018.
+
+    Attributes:
+        decay: share of the momentum that stays from step to step.
+    """
+
+    name: ClassVar[str] = "ch_mim"
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.decay <= 1:
+            raise ConfigError(f"attack.decay={self.decay}: must be from 0 to 1")
+
+    def perturb(self, model: Callable[[Any], Any], x: Any, y: Any, targeted: bool) -> Any:
+        """``momentum_iterative_method``."""
+        from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
+
+        return momentum_iterative_method(
+            model, x, self.budget, self.length, self.steps, self.order,
+            y=y, targeted=targeted, decay_factor=self.decay, sanity_checks=False,
+        )  # fmt: skip
