@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgadv.errors import EcgadvError, StoreError
+from ecgadv.evaluate.curves import COLUMN_OF_METRIC
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 DISTANCE_NAMES = {"d_l2": "d_l2", "d_smooth": "d_smooth", "d_smooth_l2": "d_smooth + 0.01 d_l2"}
 """Columns of distances -> how they are written."""
 
-OF_METRIC = {"l2": "d_l2", "diff": "d_smooth", "diffl2": "d_smooth_l2"}
+OF_METRIC = COLUMN_OF_METRIC
 """The distance that an attack under a metric makes small."""
 
 

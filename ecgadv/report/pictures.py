@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecgadv.evaluate.curves import pair_curves
 from ecgadv.records.base import class_name
 from ecgadv.report import data, figures, style
+from ecgadv.report.curves import robustness_figure
+from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +91,12 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
     cases, config = data.read_cases(folder), data.read_config(folder)
     place = folder / "figures"
     pictures = Pictures(overview(cases, place, data.metric_of(config)))
+    # Only of runs that looked for the smallest perturbations: the task wrote their robustness.
+    if read_json(folder / "summary.json").get("robustness"):
+        column = data.ranking_column(config, cases)
+        curves = pair_curves(cases.to_dict("records"), column)
+        drawn = robustness_figure(curves, column, f"{data.metric_of(config)}: success in a budget")
+        pictures.overview.append(style.save(drawn, place / "robustness_curve.png"))
     for stale in place.glob("*_*_*.png"):
         if stale.name.startswith(GALLERY):
             stale.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from ecgadv import __version__, backend
 from ecgadv.attacks.base import Attack, Problem
 from ecgadv.attacks.engine import Engine, choose_precision, chunk_size
 from ecgadv.errors import EcgadvError
+from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
 from ecgadv.evaluate.cases import (
     CaseSpec,
@@ -31,7 +32,7 @@ from ecgadv.records.base import RecordSet
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress
 from ecgadv.report.write import write_report
-from ecgadv.store import RunStore, success_pairs
+from ecgadv.store import RunStore, success_pairs, write_csv
 from ecgadv.tasks.common import (
     open_records,
     open_victim,
@@ -106,6 +107,7 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
                 store.add(len(chunks), gone, np.zeros((0, victim.n)), np.zeros(0))
             store.export(final=True)
             result = _summary(cfg, store, setup, plan)
+            result |= _robustness(store, setup, folder)
             store.write_json("summary.json", result)
             write_report(folder)
             show_results(folder)
@@ -235,3 +237,14 @@ def _summary(
         "precision": plan["precision"],
         "versions": versions,
     }
+
+
+def _robustness(store: RunStore, setup: Setup, folder: Path) -> dict[str, Any]:
+    """The victim's robustness, and its curves as ``robustness.csv``; {} for fixed budgets."""
+    column = curves.COLUMN_OF_METRIC.get(setup.metric.name)
+    if column is None or not setup.attack.minimises:
+        return {}
+    rows = store.rows()
+    steps = curves.curve_rows(curves.pair_curves(rows, column))
+    write_csv(folder / "robustness.csv", steps, curves.CURVE_COLUMNS)
+    return {"robustness": curves.robustness(rows, column)}

@@ -1,0 +1,132 @@
+"""The figure of robustness curves: success rate against budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ecgadv.evaluate.curves import ALL, Curve
+from ecgadv.records.base import CLASSES
+from ecgadv.report import style
+from ecgadv.report.data import DISTANCE_NAMES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#0072B2", "#B2410A", "#1B7F5C", "#8C5A9E", "#6B6B6B")
+_DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5), (3, 3))
+
+
+@style.styled
+def robustness_figure(curves: Mapping[str, Curve], column: str, title: str = "") -> Figure:
+    """Curves of all cases with their band, and below it those of every pair, a panel a source.
+
+    Args:
+        curves: see :func:`ecgadv.evaluate.curves.pair_curves`.
+        column: distance on the abscissa.
+        title: e.g. the metric.
+
+    Returns:
+        Lines have the pair as their id, bands ``band`` and the pair.
+    """
+    sources = [c for c in CLASSES if any(pair.startswith(f"{c}>") for pair in curves)]
+    columns = 2
+    lines = -(-len(sources) // columns)
+    figure = style.new_figure(170, 62 + 48 * lines)
+    grid = figure.add_gridspec(
+        1 + lines, columns, hspace=0.42, wspace=0.08, left=0.09, right=0.98, bottom=0.09, top=0.93
+    )
+    ends = _ends(curves)
+    axes = figure.add_subplot(grid[0, :])
+    if ALL in curves:
+        _draw(axes, ALL, curves[ALL], ends, "#000000", ())
+    _finish(axes, ends, f"all {curves[ALL].n if ALL in curves else 0} cases")
+    for number, source in enumerate(sources):
+        axes = figure.add_subplot(grid[1 + number // columns, number % columns])
+        mine = {pair: curve for pair, curve in curves.items() if pair.startswith(f"{source}>")}
+        for rank, (pair, curve) in enumerate(mine.items()):
+            _draw(axes, pair, curve, ends, _COLOURS[rank % 5], _DASHES[rank % 5])
+        _finish(axes, ends, f"from {source}")
+        axes.legend(frameon=False, fontsize=7, loc="lower right", handlelength=3.2)
+        if number % columns:
+            axes.set_yticklabels([])
+            axes.set_ylabel("")
+    for axes in figure.axes[-columns:] if sources else figure.axes:
+        axes.set_xlabel(f"budget: {DISTANCE_NAMES.get(column, column)}")
+    heading = title or "success within a budget"
+    figure.suptitle(f"{heading} (band: 95 %, pointwise)", fontsize=9)
+    return figure
+
+
+def _ends(curves: Mapping[str, Curve]) -> tuple[float, float]:
+    values = np.concatenate([c.budget for c in curves.values()] or [np.zeros(0)])
+    values = values[values > 0]
+    if not values.size:
+        return 0.1, 10.0
+    return float(values.min()) / 1.5, float(values.max()) * 1.5
+
+
+def _draw(
+    axes: Axes,
+    pair: str,
+    curve: Curve,
+    ends: tuple[float, float],
+    colour: str,
+    dashes: tuple[float, ...],
+) -> None:
+    if not curve.n:
+        return
+    # From rate 0 at the left edge to the last rate at the right one.
+    first_low, first_high = 0.0, _high_at_zero(curve.n)
+    budget = np.concatenate([[ends[0]], curve.budget, [ends[1]]])
+
+    def stretched(values: np.ndarray, first: float) -> np.ndarray:
+        last = values[-1] if len(values) else first
+        return np.concatenate([[first], values, [last]])
+
+    axes.fill_between(
+        budget,
+        stretched(curve.low, first_low),
+        stretched(curve.high, first_high),
+        step="post",
+        color=colour,
+        alpha=0.14,
+        linewidth=0,
+    ).set_gid(f"band {pair}")
+    (line,) = axes.step(
+        budget,
+        stretched(curve.rate, 0.0),
+        where="post",
+        color=colour,
+        linewidth=1.1,
+        label=f"{pair.replace('>', ' → ')} ({curve.n})",
+    )
+    if dashes:
+        line.set_dashes(dashes)
+    line.set_gid(pair)
+
+
+def _high_at_zero(n: int) -> float:
+    from ecgadv.evaluate.curves import wilson_band
+
+    return float(wilson_band(np.zeros(1), n)[1][0])
+
+
+def _finish(axes: Axes, ends: tuple[float, float], title: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_xlim(*ends)
+    decades = np.log10(ends[1] / ends[0])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_ylabel("success")
+    axes.set_title(title, loc="left", fontsize=8, pad=3)
+    axes.grid(linewidth=0.4, color="#DDDDDD")
+    axes.set_axisbelow(True)
