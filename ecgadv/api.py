@@ -55,7 +55,8 @@ def attack_kinds() -> dict[str, type[Attack | DirectAttack]]:
     found: dict[str, type[Attack | DirectAttack]] = {}
     queue: list[type] = [Attack, DirectAttack]
     while queue:
-        for kind in queue.pop().__subclasses__():
+        below: list[type] = queue.pop().__subclasses__()
+        for kind in below:
             queue.append(kind)
             if "name" in vars(kind) and kind.__module__.startswith(attacks.__name__):
                 found[kind.name] = kind
@@ -132,12 +133,14 @@ def attack(
     own = _lengths(lengths, count, n)
     span = np.full(count, n) if perturb_padding else own
     valid = valid_mask(span, n)
-    free = valid if mask is None else valid * np.broadcast_to(np.asarray(mask, np.float32), (count, n))
+    free = valid if mask is None else valid * _mask(mask, count, n)
     if not free.any(axis=1).all():
         raise ConfigError("mask: leaves no sample of some case free")
     source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
     goals = _targets(target, count, subject.classes)
     cases = Cases(signals, valid, free, source, goals, span, draw_onsets([seed] * count, span, 0))
+    if batch_size != "auto" and (not isinstance(batch_size, int | np.integer) or batch_size < 1):
+        raise ConfigError(f"batch_size={batch_size}: must be a whole number, at least 1, or auto")
     size = chunk_size(subject, batch_size, count)
     arithmetic, _ = choose_precision(precision, solver, subject, count, size)
     exact = Objective(subject) if arithmetic != "float32" else None
@@ -185,6 +188,14 @@ def _lengths(lengths: Sequence[int] | np.ndarray | None, count: int, n: int) -> 
     return own
 
 
+def _mask(mask: np.ndarray, count: int, n: int) -> np.ndarray:
+    """(n,) or (B, n) of anything that is true or false -> (B, n) float32 of 0 and 1."""
+    given = np.asarray(mask)
+    if given.shape not in ((n,), (1, n), (count, n)):
+        raise ConfigError(f"mask: has shape {given.shape}, expected ({n},) or ({count}, {n})")
+    return np.broadcast_to(given.astype(bool), (count, n)).astype(np.float32)
+
+
 def _targets(target: Any, count: int, classes: Sequence[str]) -> np.ndarray:
     given = [target] * count if isinstance(target, str) or np.ndim(target) == 0 else list(target)
     if len(given) != count:
@@ -200,8 +211,8 @@ def _targets(target: Any, count: int, classes: Sequence[str]) -> np.ndarray:
                 raise ConfigError(f"target={one}: unknown class, choose from {', '.join(classes)}")
             out.append(classes.index(letter))
         else:
-            index = int(one)
-            if not 0 <= index < len(classes):
+            whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
+            if not whole or not 0 <= one < len(classes):
                 raise ConfigError(f"target={one}: class indices go from 0 to {len(classes) - 1}")
-            out.append(index)
+            out.append(int(one))
     return np.array(out, dtype=np.int64)

@@ -1,7 +1,7 @@
 """Results on disk: finished chunks as atomic parts, exported to the contract's files.
 
-A part is written under another name, synced and renamed, so it is there whole or not at all; killing a
-run loses the chunk in flight and nothing else. ``cases.csv``, ``perturbations.npz`` and
+A part is written under another name, synced and renamed, so it is there whole or not at all;
+killing a run loses the chunk in flight and nothing else. ``cases.csv``, ``perturbations.npz`` and
 ``summary.json`` are exports of the parts.
 """
 
@@ -32,7 +32,7 @@ CASE_COLUMNS = (
     "d_smooth", "d_smooth_l2", "l2_norm", "linf", "snr_db", "prd_percent", "n_gradients",
     "n_forwards", "seconds", "status", "message", "split",
 )  # fmt: skip
-"""Columns of ``cases.csv``; ``split`` and whatever follows it come after the contract's first 20."""
+"""Columns of ``cases.csv``; those after ``message`` were added to the contract's first 20."""
 
 EXPORT_PERIOD = 20.0
 """Seconds between two exports of the perturbations while a run goes on; parts hold them anyway."""
@@ -177,8 +177,9 @@ class RunStore:
             "scale_mv": scale_mv.astype(np.float32),
         }
         buffer = io.BytesIO()
-        stored = {k: v for k, v in part.items() if k != "rows"}
-        np.savez(buffer, rows=np.array(json.dumps(rows)), allow_pickle=False, **stored)
+        stored: dict[str, Any] = {k: v for k, v in part.items() if k != "rows"}
+        stored["rows"] = np.array(json.dumps(rows))
+        np.savez(buffer, allow_pickle=False, **stored)
         write_atomic(self.folder / "parts" / f"part-{number:06d}.npz", buffer.getvalue())
         self.parts[number] = part
 

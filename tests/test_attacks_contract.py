@@ -35,7 +35,7 @@ CW_FACTOR = {
 
 
 def plane(form: metrics.Quadratic, length: int = N, count: int = 8) -> tuple:
-    """A linear victim, ``count`` records at a distance of about 1 from its boundary, the optimum."""
+    """A linear victim, ``count`` records about 1 away from its boundary, the optimum, lengths."""
     rng = np.random.default_rng(7)
     w = np.zeros(N)
     w[:length] = rng.normal(size=length)
@@ -94,8 +94,8 @@ def test_cw_comes_near_the_nearest_point_of_a_plane(name, length):
 
 @pytest.mark.slow
 def test_cw_reaches_a_far_ramp_given_the_iterations_to_walk_there():
-    # Under diff the nearest point of a whole record is a ramp of up to 6 standard deviations; steps of
-    # 5e-3 cannot reach it in the usual 1,000 iterations (measured: 3 to 38 times the optimum).
+    # Under diff the nearest point of a whole record is a ramp of up to 6 standard deviations; steps
+    # of 5e-3 cannot reach it in the usual 1,000 iterations (measured: 3 to 38 times the optimum).
     form = metrics.get("diff")
     victim, x, optimum, lengths = plane(form, N, count=3)
     assert np.abs(optimum).max() > 4
@@ -173,7 +173,7 @@ def test_a_case_on_the_trained_victim_does_not_depend_on_its_batch(compact_probl
     np.testing.assert_array_equal(moved.success, whole.success[order])
     again = run(compact_problem, every, name, method, 8)
     assert again.delta.tobytes() == whole.delta.tobytes()
-    # Rounding differs with the batch's shape and can turn an iterate on the boundary over, after which
+    # Rounding differs with the batch shape and can turn an iterate on the boundary over, after that
     # the paths part a little; most cases agree to the rounding itself.
     apart = np.abs(moved.distance / whole.distance[order] - 1)
     assert np.median(apart) <= 1e-4

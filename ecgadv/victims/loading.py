@@ -33,6 +33,8 @@ class Victim:
         fs: sampling rate of an input, Hz.
         sha256: digest of the weights, "" where there are none to read.
         card: the model card, {} where there is none.
+        model: the Keras model, None where it is another kind.
+        checked: whether :func:`preflight` has passed.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Victim:
         self.sha256 = sha256
         self.card = card or {}
         self.model = model
+        self.checked = False
         self._compiled: Callable[[Any], Any] | None = None
 
     def __repr__(self) -> str:
@@ -76,7 +79,8 @@ class Victim:
             signals = signals[..., 0]
         if signals.ndim != 2 or signals.shape[1] != self.n:
             raise VictimError(
-                f"victim {self.name}: input shape {np.shape(x)}, expected (B, {self.n}) or (B, {self.n}, 1)"
+                f"victim {self.name}: input shape {np.shape(x)}, expected (B, {self.n}) or "
+                f"(B, {self.n}, 1)"
             )
         if self._compiled is None:
             self._compiled = backend.compile(self.forward)
@@ -177,13 +181,15 @@ def from_keras(
     Raises:
         VictimError: the input is not one (n, 1) signal, or outputs are not one row of logits.
     """
+    _refuse_probabilities(model, name or model.name)
     model = _logits_model(model)
     shape, output = model.input_shape, model.output_shape
     if isinstance(shape, list) or len(shape) != 3 or shape[-1] != 1:
         raise VictimError(f"victim {name or model.name}: input shape {shape}, expected (B, n, 1)")
     if isinstance(output, list) or len(output) != 2:
-        raise VictimError(f"victim {name or model.name}: output shape {output}, expected (B, classes)")
-    model.trainable = False
+        raise VictimError(
+            f"victim {name or model.name}: output shape {output}, expected (B, classes)"
+        )
     return Victim(
         lambda x: model(x, training=False),
         name=name or model.name,
@@ -193,6 +199,18 @@ def from_keras(
         model=model,
         **options,
     )
+
+
+def _refuse_probabilities(model: Any, name: str) -> None:
+    """Raise where the head is a sigmoid: several classes at once have no logits to compare."""
+    import keras
+
+    last = getattr(model.layers[-1], "activation", None)
+    if last is keras.activations.sigmoid:
+        raise VictimError(
+            f"victim {name}: its outputs are sigmoid probabilities, an attack needs the logits of "
+            "classes that exclude each other; remove the last activation"
+        )
 
 
 def _logits_model(model: Any) -> Any:
@@ -230,6 +248,7 @@ def _load_shipped(name: str, folder: Path) -> Victim:
     if len(arrays) != len(model.get_weights()):
         raise VictimError(f"victim={name}: {weights.name} does not fit the architecture")
     model.set_weights(arrays)
+    model.trainable = False
     return from_keras(model, name=name, card=card)
 
 
@@ -252,12 +271,26 @@ def _load_file(path: Path) -> Victim:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds on files that are no models
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise VictimError(f"victim.path={path} cannot be loaded as a Keras model: {reason}") from None
-    card_file = path.with_suffix(".json")
-    card = json.loads(card_file.read_text()) if card_file.is_file() else {}
-    victim = from_keras(model, name=path.stem, card=card)
+        raise VictimError(
+            f"victim.path={path} cannot be loaded as a Keras model: {reason}"
+        ) from None
+    model.trainable = False
+    victim = from_keras(model, name=path.stem, card=_card_beside(path))
     victim.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return victim
+
+
+def _card_beside(path: Path) -> dict[str, Any]:
+    """The model card of a model file, {} where there is none."""
+    file = path.with_suffix(".json")
+    if not file.is_file():
+        return {}
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VictimError(f"{file}: the card beside the model is damaged ({error})") from None
+    # Another tool's file of that name is no card, and no reason to refuse the model.
+    return card if isinstance(card, dict) and isinstance(card.get("data", {}), dict) else {}
 
 
 def _from_torch(module: Any, n: int) -> Victim:
@@ -294,7 +327,7 @@ def load_victim(
         VictimError: it cannot be loaded, or fails a check.
     """
     loaded = _resolve(victim, path, n)
-    if check:
+    if check and not loaded.checked:
         preflight(loaded)
     return loaded
 
@@ -310,15 +343,25 @@ def _resolve(victim: Any, path: str | Path | None, n: int) -> Victim:
             return _load_shipped(name, WEIGHTS)
         if name in ("keras", "torch"):
             raise VictimError(f"victim={name} needs victim.path=FILE")
+        if not Path(name).suffix and not Path(name).exists():
+            raise VictimError(
+                f"victim={name}: neither a shipped victim (compact, resnet34) nor a model file"
+            )
         return _load_file(Path(name))
     kind = {base.__module__.split(".")[0] for base in type(victim).__mro__}
     if "torch" in kind and "keras" not in kind:
         return _from_torch(victim, n)
-    if "keras" in kind:
+    if "keras" in kind and getattr(victim, "inputs", None):
         return from_keras(victim)
+    if "keras" in kind:
+        # A subclassed model does not tell its shapes; what it computes is checked like a callable.
+        name = getattr(victim, "name", type(victim).__name__)
+        return Victim(lambda x: victim(x, training=False), name=name, n=n)
     if callable(victim):
         return Victim(victim, name=getattr(victim, "__name__", type(victim).__name__), n=n)
-    raise VictimError(f"a {type(victim).__name__} is no victim: give a name, path, model or callable")
+    raise VictimError(
+        f"a {type(victim).__name__} is no victim: give a name, path, model or callable"
+    )
 
 
 def probe_signals(n: int, fs: int, count: int = 4) -> np.ndarray:
@@ -329,7 +372,9 @@ def probe_signals(n: int, fs: int, count: int = 4) -> np.ndarray:
     for row in range(count):
         period = 0.55 + 0.2 * row
         phase = (time % period) - 0.5 * period
-        wave = np.exp(-0.5 * (phase / 0.012) ** 2) + 0.2 * np.exp(-0.5 * ((phase - 0.25) / 0.05) ** 2)
+        wave = np.exp(-0.5 * (phase / 0.012) ** 2) + 0.2 * np.exp(
+            -0.5 * ((phase - 0.25) / 0.05) ** 2
+        )
         wave = wave + 0.03 * (1 + row) * rng.standard_normal(n)
         out.append((wave - wave.mean()) / wave.std())
     return np.array(out, dtype=np.float32)
@@ -350,7 +395,9 @@ def preflight(victim: Victim) -> None:
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise VictimError(f"{where}: fails on an input of shape (B, {victim.n}, 1): {reason}") from None
+        raise VictimError(
+            f"{where}: fails on an input of shape (B, {victim.n}, 1): {reason}"
+        ) from None
     if first.ndim != 2 or first.shape[1] != len(victim.classes):
         raise VictimError(
             f"{where}: {first.shape[-1]} outputs, but the classes are {', '.join(victim.classes)} "
@@ -366,6 +413,7 @@ def preflight(victim: Victim) -> None:
         raise VictimError(f"{where}: outputs change from call to call; switch dropout or noise off")
     if not np.any(_input_gradient(victim, x)):
         raise VictimError(f"{where}: the gradient of its outputs by its input is zero everywhere")
+    victim.checked = True
 
 
 def _input_gradient(victim: Victim, x: np.ndarray) -> np.ndarray:

@@ -1,0 +1,132 @@
+"""Which module may know what: imports of the whole package, read from the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "ecgadv"
+
+LAYERS = (
+    "records", "victims", "threat", "attacks", "evaluate", "store", "tracking", "report", "tasks",
+)  # fmt: skip
+"""From the bottom to the top: a module imports from its own layer and those before it."""
+
+EVERYWHERE = {"errors", "backend"}
+KNOW_HYDRA = {"run.py", "cli.py", "config.py", "schema.py", "reference.py", "tracking/callback.py"}
+FREE = {"__init__.py", "__main__.py", "api.py", "cli.py", "config.py", "schema.py", "reference.py"}
+"""Entry points above all layers, which no layer may import (but ``config.instantiate``)."""
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def relative(file: Path) -> str:
+    return file.relative_to(PACKAGE).as_posix()
+
+
+def imports(file: Path) -> list[tuple[str, str, int]]:
+    """(module, name, line) of every import, also of those inside functions."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "", node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative(file)}:{node.lineno}: relative import"
+            found += [(node.module or "", alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            literal = [a.value for a in node.args[:1] if isinstance(a, ast.Constant)]
+            found += [(str(name), "", node.lineno) for name in literal]
+    return found
+
+
+def layer(part: str) -> int:
+    return LAYERS.index(part)
+
+
+def test_the_walk_sees_the_package():
+    assert len(FILES) > 40
+    tops = {relative(file).split("/")[0].removesuffix(".py") for file in FILES}
+    assert set(LAYERS) <= tops
+    assert ("ecgadv.records.base", "RecordSet", True) in {
+        (m, n, line > 0) for m, n, line in imports(PACKAGE / "records" / "cinc2017.py")
+    }
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_imports_go_downward_only(file):
+    own = relative(file).split("/")[0].removesuffix(".py")
+    if relative(file) in FREE or own in EVERYWHERE:
+        return
+    assert own in LAYERS, f"{relative(file)} stands in no layer"
+    for module, name, line in imports(file):
+        where = f"{relative(file)}:{line} imports {module} {name}"
+        if module.split(".")[0] != "ecgadv":
+            continue
+        parts = module.split(".")
+        part = parts[1] if len(parts) > 1 else name
+        if part in EVERYWHERE or part in ("__version__", ""):
+            continue
+        if part == "config":
+            assert name in ("instantiate", "signature"), where
+            continue
+        assert part in LAYERS, f"{where}, which stands above all layers"
+        assert layer(part) <= layer(own), where
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_who_knows_hydra_mlflow_and_the_backends(file):
+    name = relative(file)
+    for module, _, line in imports(file):
+        top = module.split(".")[0]
+        where = f"{name}:{line} imports {module}"
+        if top in ("hydra", "omegaconf"):
+            assert name in KNOW_HYDRA, where
+        if top == "mlflow":
+            assert name.startswith("tracking/"), where
+        if top in ("tensorflow", "jax", "torch"):
+            assert name == "backend.py" or name.startswith("attacks/cleverhans"), where
+        if top == "cleverhans":
+            assert name.startswith("attacks/cleverhans"), where
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_nothing_is_unpickled(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
+            assert not {"pickle", "dill", "cloudpickle", "joblib"} & set(names), relative(file)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
+            options = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert options.get("allow_pickle") == "False", f"{relative(file)}:{node.lineno}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("load_model"):
+            options = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert options.get("safe_mode") == "True", f"{relative(file)}:{node.lineno}"
+
+
+HEAVY = ("tensorflow", "keras", "mlflow", "scipy", "wfdb", "matplotlib", "pandas")
+
+
+@pytest.mark.parametrize(
+    "modules",
+    ["ecgadv", "ecgadv.cli, ecgadv.config", "ecgadv.records, ecgadv.records.cinc2017",
+     "ecgadv.threat.metrics, ecgadv.threat.filters", "ecgadv.store", "ecgadv.victims.loading",
+     "ecgadv.attacks.minnorm, ecgadv.attacks.cw"],
+)  # fmt: skip
+def test_importing_is_light(modules):
+    code = f"import {modules}, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_interface_names_what_it_promises():
+    import ecgadv
+
+    for name in ("attack", "filters", "load_run", "load_victim", "metrics", "preprocess"):
+        assert name in dir(ecgadv)
+        assert getattr(ecgadv, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = ecgadv.nonsense
