@@ -1,0 +1,71 @@
+"""Print the README's table of results from folders of runs and sweeps.
+
+python docs/results_table.py outputs multirun_outputs
+
+Every ``summary.json`` below the folders gives one row, runs of the same data, attack and metric in
+order of their number of cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+COLUMNS = (
+    "data", "attack", "metric", "success", "95 % interval", "d_l2", "d_smooth", "SNR, dB",
+    "gradients a case",
+)  # fmt: skip
+
+
+def row(summary: dict[str, Any], split: str) -> list[str]:
+    """The cells of one run; distances are medians with quartiles."""
+    low, high = (100 * end for end in summary["ci95"])
+
+    def spread(name: str) -> str:
+        values = summary["distances"][name]
+        return f"{values['median']:.3g} ({values['q25']:.3g} to {values['q75']:.3g})"
+
+    part = "" if split == "all" else f", {split}"
+    return [
+        f"{summary['data']['name']}{part}",
+        summary["attack"],
+        summary["metric"],
+        f"{summary['n_success']}/{summary['n_cases']}",
+        f"{low:.1f} to {high:.1f} %",
+        spread("d_l2"),
+        spread("d_smooth"),
+        f"{summary['distances']['snr_db']['median']:.1f}",
+        f"{summary['gradients_per_case']:,.0f}",
+    ]
+
+
+def main() -> None:
+    """Read the command line and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, help="folders to search for runs")
+    rows = []
+    for folder in parser.parse_args().folders:
+        for file in folder.rglob("summary.json"):
+            if not file.with_name("plan.json").is_file():
+                continue  # MLflow's copy of a run
+            summary = json.loads(file.read_text())
+            if summary.get("attack") is None or not summary["n_success"]:
+                continue
+            config = json.loads((file.parent / "config.json").read_text())
+            order = (
+                summary["data"]["name"] != "synthetic",
+                summary["attack"] != "minnorm",
+                summary["n_cases"],
+                ("l2", "diff", "diffl2").index(summary["metric"]),
+            )
+            rows.append((order, row(summary, config["selection"]["split"])))
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("|" + "---|" * len(COLUMNS))
+    for _, cells in sorted(rows):
+        print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
