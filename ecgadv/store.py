@@ -111,8 +111,9 @@ class RunStore:
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written ({error.strerror})") from None
         write_atomic(self.folder / ".owner", str(os.getpid()))
-        for leftover in (self.folder / "parts").glob(".*.partial"):
-            leftover.unlink(missing_ok=True)
+        for place in (self.folder, self.folder / "parts"):
+            for leftover in place.glob(".*.partial"):
+                leftover.unlink(missing_ok=True)
         for file in sorted((self.folder / "parts").glob("part-*.npz")):
             number = int(file.stem.split("-")[1])
             try:
@@ -149,8 +150,8 @@ class RunStore:
         """
         file = self.folder / "plan.json"
         if file.is_file():
-            stored: dict[str, Any] = json.loads(file.read_text())
-            if stored["identity"] != fresh["identity"]:
+            stored = _json(file)
+            if stored.get("identity") != fresh["identity"]:
                 raise StoreError(
                     f"{self.folder}: holds results of another configuration, data set, victim or "
                     "version; use resume=false or another folder"
@@ -260,7 +261,14 @@ class Run:
     def _inputs(self) -> tuple[np.ndarray, np.ndarray]:
         from ecgadv.config import instantiate
 
+        if "data" not in self.config:
+            raise StoreError(f"{self.folder}: no config.json, so its recordings are not known")
         records = instantiate(self.config["data"])
+        digest = self.summary.get("data", {}).get("digest")
+        if digest and records.digest != digest:
+            raise StoreError(
+                f"{self.folder}: the recordings of data={records.name} have changed since this run"
+            )
         known = dict(zip(self.cases["case_id"], self.cases["record"], strict=True))
         rows = [records.index(known[str(case)]) for case in self.case_ids]
         n = self.delta.shape[1] if self.delta.ndim > 1 and self.delta.shape[1] else 9000
@@ -309,7 +317,9 @@ def _json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise StoreError(f"{file}: damaged ({error})") from None
-    return dict(content)
+    if not isinstance(content, dict):
+        raise StoreError(f"{file}: damaged (no JSON object)")
+    return content
 
 
 def success_pairs(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

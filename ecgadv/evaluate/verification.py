@@ -24,6 +24,7 @@ class Verdict:
         p_target: (B,) softmax probability of the target (untargeted: of leaving the source).
         margin: (B,) lead of the target's logit (untargeted: of the best other class's).
         rate: (B,) share of onsets with success; 0 or 1 where the onset is fixed.
+        hits: (B, C) onsets at which each class is predicted.
     """
 
     predicted: np.ndarray
@@ -31,6 +32,7 @@ class Verdict:
     p_target: np.ndarray
     margin: np.ndarray
     rate: np.ndarray
+    hits: np.ndarray
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -47,7 +49,9 @@ def judge(logits: np.ndarray, source: np.ndarray, target: np.ndarray) -> Verdict
     probability = softmax(logits)
     p = np.where(target == UNTARGETED, 1.0 - probability[rows, source], probability[rows, target])
     success = lead >= required_margin(logits)
-    return Verdict(logits.argmax(1), success, p, lead, success.astype(np.float64))
+    predicted = logits.argmax(1)
+    hits = np.eye(logits.shape[1], dtype=np.int64)[predicted]
+    return Verdict(predicted, success, p, lead, success.astype(np.float64), hits)
 
 
 def verify(
@@ -93,6 +97,7 @@ def verify(
                 float(single.p_target.mean()),
                 float(single.margin.mean()),
                 rate,
+                classes,
             )
         )
     columns = [np.array(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,116 @@
+"""``task=evaluate``: judge the stored perturbations of an earlier run, with any victim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecgadv.config import signature
+from ecgadv.errors import ConfigError, StoreError
+from ecgadv.evaluate.summary import rate
+from ecgadv.evaluate.transfer import evaluation_columns, onsets_of, rejudge
+from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
+from ecgadv.tasks.common import open_victim, say, use_caches
+from ecgadv.tracking import open_tracker
+from ecgadv.victims.loading import Victim
+
+
+def run(cfg: Mapping[str, Any], folder: Path) -> int:
+    """Judge again: writes ``evaluation.csv`` and ``summary.json``; the earlier run stays as it is.
+
+    The recordings are those of the earlier run, read from its own data source; victim, deployment
+    and ``evaluation.shifts`` are those of this configuration.
+
+    Args:
+        cfg: composed and validated configuration.
+        folder: this evaluation's own folder.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: ``evaluate.run`` is not given.
+        StoreError: it holds no perturbations, or its recordings have changed.
+        VictimError: the victim does not fit the perturbations.
+    """
+    named = (cfg.get("evaluate") or {}).get("run")
+    if not named:
+        raise ConfigError("task=evaluate needs evaluate.run=FOLDER (of an attack run)")
+    use_caches(cfg)
+    earlier = load_run(named)
+    if not len(earlier.case_ids):
+        raise StoreError(f"{named}: holds no perturbations to evaluate")
+    with RunStore(folder) as store:
+        tracker = open_tracker(
+            cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]), signature=signature(cfg)
+        )
+        with tracker:
+            store.write_json("config.json", dict(cfg))
+            victim = open_victim(cfg)
+            data = earlier.summary.get("data", {})
+            tracker.start({"name": data.get("name", ""), "digest": data.get("digest", ""),
+                           "records": len(set(earlier.cases["record"])),
+                           "root": earlier.config.get("data", {}).get("root")})  # fmt: skip
+            rows = judge_run(cfg, earlier, victim)
+            write_csv(folder / "evaluation.csv", rows, evaluation_columns(victim.classes))
+            result = _summary(cfg, earlier, victim, rows)
+            store.write_json("summary.json", result)
+            _show(rows)
+            was = earlier.summary.get("success_rate")
+            known = "" if was is None else f"; {was:.1%} in the run itself"
+            low, high = result["ci95"]
+            say(
+                f"success {result['n_success']}/{result['n_cases']} "
+                f"({low:.1%} – {high:.1%}) by {victim.name}{known}"
+            )
+            print(f"results: {folder}")
+    return 0
+
+
+def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> list[dict[str, Any]]:
+    """Rows of ``evaluation.csv`` for every stored perturbation of a run, in its order."""
+    table = earlier.cases.set_index("case_id")
+    names = [str(name) for name in earlier.case_ids]
+    cases = [{"case_id": name, **table.loc[name].to_dict()} for name in names]
+    # Where the padding was perturbed too, it is part of the recording that is judged.
+    padded = bool((earlier.config.get("attack") or {}).get("perturb_padding"))
+    lengths = np.full(len(names), earlier.delta.shape[1]) if padded else earlier.lengths
+    onsets = None
+    if cfg["deployment"] == "local":
+        onsets = onsets_of(names, lengths, cfg["seed"], int(cfg["evaluation"]["shifts"]))
+    return rejudge(victim, cases, earlier.x, earlier.delta, lengths, onsets=onsets)
+
+
+def _summary(
+    cfg: Mapping[str, Any], earlier: Run, victim: Victim, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    overall = rate(rows)
+    return {
+        "n_cases": overall["n"],
+        "n_success": overall["n_success"],
+        "success_rate": overall["success_rate"],
+        "ci95": overall["ci95"],
+        "target_rate": float(np.mean([row["success_rate"] for row in rows])),
+        "pairs": {pair: rate(group) for pair, group in success_pairs(rows).items()},
+        "deployment": cfg["deployment"],
+        "n_shifts": rows[0]["n_shifts"],
+        "config_signature": signature(cfg),
+        "victim": {"name": victim.name, "sha256": victim.sha256},
+        "evaluated": {
+            "folder": str(earlier.folder),
+            "config_signature": earlier.summary.get("config_signature"),
+            "victim": earlier.summary.get("victim"),
+        },
+    }
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    import pandas as pd
+    from rich.console import Console
+
+    from ecgadv.report.tables import success_table
+
+    Console().print(success_table(pd.DataFrame(rows)))
