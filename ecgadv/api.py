@@ -55,7 +55,7 @@ def attack_kinds() -> dict[str, type[Attack | DirectAttack]]:
     found: dict[str, type[Attack | DirectAttack]] = {}
     queue: list[type] = [Attack, DirectAttack]
     while queue:
-        below: list[type] = queue.pop().__subclasses__()
+        below: list[Any] = queue.pop().__subclasses__()
         for kind in below:
             queue.append(kind)
             if "name" in vars(kind) and kind.__module__.startswith(attacks.__name__):

@@ -1,4 +1,4 @@
-"""What every attack is: pure init and step over a batched state, driven by :mod:`attacks.engine`."""
+"""What every attack is: pure init and step over a batched state, driven by the engine."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class CarliniWagner(Attack):
         unbiased = ops.sqrt(second / (1.0 - ops.power(0.999, time))) + 1e-8
         delta = state.delta - self.learning_rate * first / (1.0 - ops.power(0.9, time)) / unbiased
 
-        # The released code looks at the loss in iterations 0, 100, 200, … and stops where it stalls.
+        # The released code looks at the loss in iterations 0, 100, 200, …, stops where it stalls.
         looked = ops.equal(ops.mod(state.iteration, self.check_every), 0)
         stalled = ops.logical_and(looked, value > state.previous * (1.0 - self.tolerance))
         previous = ops.where(looked, value, state.previous)

@@ -16,7 +16,6 @@ from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 from ecgadv.victims.loading import Victim
 
-
 LARGEST_AUTO = {"cpu": 24, "gpu": 512}
 """Largest chunk that ``auto`` chooses: beyond it a gradient per case gets no cheaper."""
 
@@ -241,7 +240,10 @@ def _take_factor(factor: Factor, rows: np.ndarray) -> Factor:
         return leaf if leaf.shape[axis] == 1 else ops.take(leaf, index, axis=axis)
 
     return Factor(
-        one(factor.free, 0), one(factor.diagonal, 0), one(factor.forward, 1), one(factor.backward, 1)
+        one(factor.free, 0),
+        one(factor.diagonal, 0),
+        one(factor.forward, 1),
+        one(factor.backward, 1),
     )
 
 

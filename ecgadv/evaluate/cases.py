@@ -112,7 +112,7 @@ def verified_rows(
     seconds: float,
     onsets: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of ``cases.csv``, judged by the deployed pipeline; the solver's own account is unused."""
+    """Rows of ``cases.csv``, judged by the deployed pipeline, not by the solver's own account."""
     verdict = verify(
         victim, batch.x, solution.delta, cases.lengths, cases.source, cases.target, onsets=onsets
     )

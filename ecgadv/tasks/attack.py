@@ -15,6 +15,7 @@ import numpy as np
 from ecgadv import __version__, backend
 from ecgadv.attacks.base import Attack, Problem
 from ecgadv.attacks.engine import Engine, choose_precision, chunk_size
+from ecgadv.config import instantiate, signature
 from ecgadv.errors import EcgadvError
 from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
@@ -27,7 +28,6 @@ from ecgadv.evaluate.cases import (
     skipped_row,
     verified_rows,
 )
-from ecgadv.config import instantiate, signature
 from ecgadv.records.base import RecordSet
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress

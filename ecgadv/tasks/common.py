@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ecgadv.evaluate.predictions import Predictions, class_frequencies, predict, table_rows
 from ecgadv.config import instantiate
 from ecgadv.errors import DataError
+from ecgadv.evaluate.predictions import Predictions, class_frequencies, predict, table_rows
 from ecgadv.records.base import RecordSet
 from ecgadv.report.progress import Progress
 from ecgadv.store import write_csv

@@ -56,9 +56,13 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             scores = trained.card["heldout_scores"]
             store.write_json(
                 "summary.json",
-                {"config_signature": signature(cfg), "scores": scores, "victim": trained.card["data"]
-                 | {"heldout": None, "parameters": trained.card["parameters"]}},
-            )  # fmt: skip
+                {
+                    "config_signature": signature(cfg),
+                    "scores": scores,
+                    "victim": trained.card["data"]
+                    | {"heldout": None, "parameters": trained.card["parameters"]},
+                },
+            )
             print(json.dumps({k: v for k, v in scores.items() if k != "confusion"}))
             _print_confusion(scores["confusion"], trained.card["classes"])
             print(f"use it: victim=keras victim.path={folder / 'victim.keras'}")

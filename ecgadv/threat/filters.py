@@ -23,12 +23,16 @@ def _check(frequencies: Sequence[float], fs: float) -> None:
     for frequency in frequencies:
         if not 0 < frequency < fs / 2:
             raise ConfigError(
-                f"filter: {frequency:g} Hz is not between 0 and half the sampling rate ({fs / 2:g} Hz)"
+                f"filter: {frequency:g} Hz is not between 0 and half the sampling rate "
+                f"({fs / 2:g} Hz)"
             )
 
 
 def stopped_bins(
-    fs: float = 300, high_pass: float = 0.055, mains: Sequence[float] = (50.0, 60.0), nfft: int = NFFT
+    fs: float = 300,
+    high_pass: float = 0.055,
+    mains: Sequence[float] = (50.0, 60.0),
+    nfft: int = NFFT,
 ) -> np.ndarray:
     """Indices of the real DFT's bins that the rectangular filter sets to zero.
 

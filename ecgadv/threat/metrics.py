@@ -107,8 +107,8 @@ class Quadratic:
         name: as in configurations and columns.
         smooth: weight of d_smooth.
         energy: weight of d_l2.
-        ridge: ρ added to Q inside solvers that work in the metric's own geometry; keeps ``diff`` from
-            drifting hundreds of standard deviations along directions that cost it nothing.
+        ridge: ρ added to Q inside solvers that work in the metric's own geometry; keeps ``diff``
+            from drifting hundreds of standard deviations along directions that cost it nothing.
     """
 
     name: str
@@ -145,9 +145,7 @@ class Quadratic:
         """∇d = 2Qδ, (…, n) -> (…, n)."""
         return 2.0 * self.apply(delta)
 
-    def factor(
-        self, n: int, mask: np.ndarray | None = None, ridge: float | None = None
-    ) -> Factor:
+    def factor(self, n: int, mask: np.ndarray | None = None, ridge: float | None = None) -> Factor:
         """L D Lᵀ of Q + ρI on the free samples, in float64.
 
         Without a ridge and for pure ``diff`` this is the closed form d_i = (n − i)/(n + 1 − i): the
@@ -177,9 +175,7 @@ class Quadratic:
         ratio[:, :-1] = linked / d[:, :-1]  # −L_{i+1,i}
         down = np.zeros(free.shape)
         down[:, 1:] = ratio[:, :-1]
-        return Factor(
-            free.astype(np.float64), scale * d, _doubled(down, 1), _doubled(ratio, -1)
-        )
+        return Factor(free.astype(np.float64), scale * d, _doubled(down, 1), _doubled(ratio, -1))
 
     @staticmethod
     def solve(factor: Factor, gradient: Any) -> Any:
@@ -189,7 +185,7 @@ class Quadratic:
 
     @staticmethod
     def whiten(factor: Factor, delta: Any) -> Any:
-        """u = Rδ with Q + ρI = RᵀR, (B, n) -> (B, n); δ is zero outside the mask."""
+        """Coordinates u = Rδ with Q + ρI = RᵀR, (B, n) -> (B, n); δ is zero outside the mask."""
         xp = _ops(delta)
         if not factor.backward.shape[0]:
             return delta * xp.sqrt(factor.diagonal)

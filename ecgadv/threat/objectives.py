@@ -1,8 +1,8 @@
 """What an attack wants from the victim, as a margin per case.
 
 The margin of a targeted case is Z_t − max_{i≠t} Z_i, of an untargeted one max_{i≠s} Z_i − Z_s. A
-success needs a margin of at least ``SUCCESS_MARGIN``·max(1, max|Z|), so that no rounding, backend or
-batch size turns it over; solvers aim for a little more.
+success needs a margin of at least ``SUCCESS_MARGIN``·max(1, max|Z|), so that no rounding, backend
+or batch size turns it over; solvers aim for a little more.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def resnet34(n: int = 9000, classes: int = 4, dropout: float = 0.5) -> keras.Mod
 
     A convolution of kernel 16 and 64 filters, then 16 residual blocks (5, 4, 4 and 3 with 64, 128,
     192 and 256 filters), two convolutions of kernel 16 each, batch normalisation and ReLU before
-    each (the first block's opening pair stands in the stem), a 1x1 convolution on the shortcut where
-    the width changes, max pooling by 2 on both branches in blocks 1, 3, … 15, then batch
+    each (the first block's opening pair stands in the stem), a 1x1 convolution on the shortcut
+    where the width changes, max pooling by 2 on both branches in blocks 1, 3, … 15, then batch
     normalisation, ReLU, flatten, dense.
 
     Returns:

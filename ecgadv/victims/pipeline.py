@@ -54,6 +54,7 @@ def shift_indices(shifts: np.ndarray, lengths: np.ndarray, n: int) -> np.ndarray
     Args:
         shifts: (B,) or (B, K) samples; a device that starts τ samples late sees sample i + τ first.
         lengths: (B,) own samples.
+        n: samples of a padded record.
 
     Returns:
         (B, n) or (B, K, n) int64; the padding stays where it is.

@@ -16,7 +16,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> 
 
 
 def f1_scores(confusion: np.ndarray) -> np.ndarray:
-    """F1 of each class, 2·n_ii / (row sum + column sum), as the challenge defines it; 0 if empty."""
+    """F1 of each class, 2·n_ii / (row sum + column sum), as the challenge has it; 0 if empty."""
     total = confusion.sum(0) + confusion.sum(1)
     return 2.0 * np.diag(confusion) / np.maximum(total, 1)
 

@@ -81,6 +81,8 @@ def augment(signal: np.ndarray, rng: np.random.Generator, n: int = N_SAMPLES) ->
 
     Args:
         signal: (samples,) in any unit.
+        rng: where the crop, the shift and the sign come from.
+        n: samples of the result.
 
     Returns:
         (n,) float32, zero-padded at the end.
