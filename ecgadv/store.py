@@ -118,7 +118,7 @@ class RunStore:
             number = int(file.stem.split("-")[1])
             try:
                 self.parts[number] = _read_part(file)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
                 file.rename(file.with_suffix(".corrupt"))
         return self
 
@@ -302,7 +302,7 @@ def load_run(folder: str | Path) -> Run:
         raise StoreError(
             f"{place}: perturbations.npz is missing; start the run again to resume it"
         ) from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise StoreError(f"{place}: perturbations.npz is damaged ({error})") from None
     return Run(
         place.resolve(), _json(place / "summary.json"), _json(place / "config.json"),

@@ -79,7 +79,7 @@ def _cached(victim: Victim, records: RecordSet) -> np.ndarray | None:
         return None
     try:
         logits = np.load(file, allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, EOFError, ValueError):
         return None
     return logits if logits.shape == (len(records), len(victim.classes)) else None
 
