@@ -1,5 +1,7 @@
 """What the documentation says holds: commands, links, keys, names, examples, pictures."""
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -172,8 +174,6 @@ def test_every_column_of_the_results_is_explained():
 
 
 def test_the_scores_told_are_those_of_the_card():
-    import json
-
     card = json.loads((REPO / "ecgadv/victims/weights/compact.json").read_text(encoding="utf-8"))
     scores = card["heldout_scores"]
     text = (REPO / "docs" / "victims.md").read_text(encoding="utf-8")
@@ -243,3 +243,45 @@ def test_no_page_leaves_anything_to_be_filled_in():
         assert not re.search(r"TODO|TBD|FIXME|XXX|_OUTPUT\b|_TABLE\b", page.read_text("utf-8")), (
             page
         )
+
+
+def _script(name, *arguments):
+    return subprocess.run(
+        [sys.executable, REPO / "docs" / name, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+    )
+
+
+def test_the_table_of_results_is_made_from_runs_and_not_from_copies(tmp_path):
+    spread = {"median": 2.0, "q25": 1.0, "q75": 3.0}
+    summary = {
+        "data": {"name": "synthetic"},
+        "attack": "minnorm",
+        "n_success": 23,
+        "n_cases": 24,
+        "ci95": [0.797, 0.993],
+        "distances": {"d_l2": spread, "d_smooth": spread, "snr_db": spread},
+        "gradients_per_case": 100.0,
+    }
+    for folder, metric in (("outputs/b", "diff"), ("outputs/a", "l2"), ("mlartifacts/a", "l2")):
+        place = tmp_path / folder
+        place.mkdir(parents=True)
+        (place / "summary.json").write_text(json.dumps(summary | {"metric": metric}))
+        (place / "config.json").write_text('{"selection": {"split": "heldout"}}')
+        if folder.startswith("outputs"):
+            (place / "plan.json").write_text("{}")
+    done = _script("results_table.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, _, first, second = done.stdout.splitlines()
+    cells = [cell.strip() for cell in first.strip("|").split("|")]
+    assert cells[:5] == ["synthetic, heldout", "minnorm", "l2", "23/24", "79.7 to 99.3 %"]
+    assert cells[5] == "2 (1 to 3)"
+    assert "| diff |" in second
+
+
+def test_the_pictures_need_a_sweep_with_the_smooth_metric(tmp_path):
+    done = _script("make_figures.py", tmp_path, tmp_path)
+    assert done.returncode == 1
+    assert "holds no job with metric=diff" in done.stderr
