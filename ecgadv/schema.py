@@ -82,6 +82,13 @@ def _either(word: str | None, rule: Rule) -> Rule:
     )
 
 
+def _list_of(what: str, accepts: Callable[[Any], bool], *, empty: bool = False) -> Rule:
+    return Rule(
+        f"a list of {what} in [ ]",
+        lambda v: isinstance(v, list) and (empty or bool(v)) and all(accepts(i) for i in v),
+    )
+
+
 _BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 _TEXT = Rule("a word or a text", lambda v: isinstance(v, str) and v != "")
 _PATH = Rule("a path", lambda v: isinstance(v, str) and v.strip() != "")
@@ -162,6 +169,12 @@ RULES: dict[str, Rule] = {
     "evaluate.run": _OPTIONAL_PATH,
     "report.run": _OPTIONAL_PATH,
     "track.run": _OPTIONAL_PATH,
+    "benchmark.methods": _list_of("names of methods", lambda v: isinstance(v, str)),
+    "benchmark.metrics": _list_of("l2, diff, diffl2", lambda v: v in ("l2", "diff", "diffl2")),
+    "benchmark.per_class": _integer(1),
+    "benchmark.scaling": _list_of("whole numbers", lambda v: _is_int(v) and v >= 1, empty=True),
+    "benchmark.scaling_method": _TEXT,
+    "benchmark.out": _OPTIONAL_PATH,
 }
 """The schema. A key that is not here keeps the type that its yaml gives it; ``selection`` and
 ``tracking.uri`` are checked by the modules that read them."""
@@ -267,6 +280,7 @@ def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
         ("report", "run"),
         ("evaluate", "run"),
         ("track", "run"),
+        ("benchmark", "out"),
     ):
         node = out.get(section)
         if isinstance(node, dict) and _PATH.accepts(node.get(key)):
@@ -323,7 +337,6 @@ def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> N
 def _refuse_unavailable(cfg: Mapping[str, Any]) -> None:
     """Options that are named already and come with a later version."""
     later: tuple[tuple[str, Callable[[Any], bool]], ...] = (
-        ("task", lambda v: v == "benchmark"),
         ("threat_model", lambda v: v == "type2"),
         ("attack.name", lambda v: v == "eot"),
         ("filter.name", lambda v: v is not None and v != "none"),
@@ -337,6 +350,8 @@ def _refuse_unavailable(cfg: Mapping[str, Any]) -> None:
 
 
 def _check_backend(cfg: Mapping[str, Any]) -> None:
+    if cfg.get("task") not in ("attack", "evaluate"):
+        return
     target, name = str(lookup(cfg, f"attack.{TARGET}")), lookup(cfg, "attack.name")
     if target.startswith("ecgadv.attacks.cleverhans.") and cfg.get("backend") != "tensorflow":
         raise BackendError(

@@ -129,7 +129,10 @@ MISTAKES = [
     ("attack=eot", "attack=eot is not available in this version yet"),
     ("filter=rectangular", "filter=rectangular is not available in this version yet"),
     ("window=10s", "window=10s is not available in this version yet"),
-    ("task=benchmark", "task=benchmark is not available in this version yet"),
+    ("task=benchmark benchmark.metrics=[l3]", "must be a list of l2, diff, diffl2"),
+    ("task=benchmark benchmark.per_class=0", "benchmark.per_class=0: must be"),
+    ("attack=pgd attack.budget=0", "attack.budget=0: must be a number above 0"),
+    ("attack=ch_pgd backend=torch", "cleverhans needs backend=tensorflow"),
 ]
 
 

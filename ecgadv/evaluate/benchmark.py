@@ -1,0 +1,149 @@
+"""What a benchmark's measurements say, method against method on the same cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+BASELINE = "cw"
+"""The method that paired ratios refer to, with the steps of its definition or with others."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one set of cases under one metric, as it is stored.
+
+    Attributes:
+        metric: name of the metric.
+        method: name of the method.
+        case_id: names of the cases.
+        success: verdict of the deployed pipeline on each.
+        distance: the metric's value of each perturbation, successful or not.
+        d_l2: squared Euclidean norm of each.
+        gradients: gradient evaluations of each.
+        forwards: forward evaluations without a gradient of each.
+        seconds: wall time of the attack, compiling included, verification not.
+        peak_mb: largest resident memory of the process meanwhile, in MB.
+        growth_mb: by how much that exceeds the memory before.
+        identity: what was measured; another identity is another measurement.
+        origin: ``measured``, ``resumed`` (after a kill: compiling counts more than once) or
+            ``imported``.
+        machine: processor, cores and versions.
+    """
+
+    metric: str
+    method: str
+    case_id: list[str]
+    success: list[bool]
+    distance: list[float]
+    d_l2: list[float]
+    gradients: list[int]
+    forwards: list[int]
+    seconds: float
+    peak_mb: float | None
+    growth_mb: float | None
+    identity: dict[str, Any]
+    origin: str
+    machine: dict[str, Any]
+
+    def reached(self) -> np.ndarray:
+        """(n,) distances, infinite where the pipeline saw no success."""
+        return np.where(self.success, np.asarray(self.distance, dtype=np.float64), np.inf)
+
+
+def best_known(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
+    """The smallest distance at which any row succeeded, by metric and case."""
+    best: dict[tuple[str, str], float] = {}
+    for row in rows:
+        for case, distance in zip(row.case_id, row.reached(), strict=True):
+            key = (row.metric, case)
+            best[key] = min(best.get(key, math.inf), float(distance))
+    return best
+
+
+def optimality(row: Row, best: Mapping[tuple[str, str], float]) -> float:
+    """Mean of best known distance over own, a failure counting 0 (after AttackBench).
+
+    Cinà AE et al. AttackBench: evaluating gradient-based attacks for adversarial examples. AAAI
+    2025. Cases in which no method succeeded are left out; NaN where none is left.
+    """
+    shares = []
+    for case, own in zip(row.case_id, row.reached(), strict=True):
+        known = best[row.metric, case]
+        if math.isfinite(known):
+            # A distance of 0 cannot be beaten.
+            shares.append(1.0 if own == known else known / own)
+    return float(np.mean(shares)) if shares else math.nan
+
+
+def paired_ratios(row: Row, baseline: Row) -> np.ndarray:
+    """Own distance over the baseline's on the cases in which that one succeeded.
+
+    Returns:
+        (m,), infinite where the method failed.
+    """
+    other = dict(zip(baseline.case_id, baseline.reached(), strict=True))
+    own = dict(zip(row.case_id, row.reached(), strict=True))
+    pairs = [(float(own[c]), float(d)) for c, d in other.items() if c in own and np.isfinite(d)]
+    # Where both are 0 they are equal.
+    return np.array([1.0 if a == b else (a / b if b else math.inf) for a, b in pairs])
+
+
+def percentile(values: Sequence[float] | np.ndarray, q: float) -> float:
+    """Percentile of values that may be infinite, linear between ranks; NaN of nothing."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    if not len(ordered):
+        return math.nan
+    place = q / 100.0 * (len(ordered) - 1)
+    below, above = ordered[math.floor(place)], ordered[math.ceil(place)]
+    if below == above or place == math.floor(place):
+        return float(below)
+    return float(below + (place - math.floor(place)) * (above - below))
+
+
+def compare(rows: Sequence[Row], everything: Sequence[Row] | None = None) -> list[dict[str, Any]]:
+    """Figures of every row, as the benchmark's table shows them.
+
+    Args:
+        rows: rows on the same cases, of one metric or several.
+        everything: further rows that know distances of the same cases; default ``rows``.
+    """
+    best = best_known(everything if everything is not None else rows)
+    baselines: dict[str, Row] = {}
+    for row in rows:
+        if row.method == BASELINE or row.method.startswith(f"{BASELINE}_"):
+            baselines.setdefault(row.metric, row)
+    table = []
+    for row in rows:
+        n = len(row.case_id)
+        reached = row.reached()
+        ratios = np.zeros(0)
+        if row.metric in baselines:
+            ratios = paired_ratios(row, baselines[row.metric])
+        won = np.asarray(row.d_l2)[np.asarray(row.success, dtype=bool)]
+        table.append(
+            {
+                "metric": row.metric,
+                "method": row.method,
+                "n": n,
+                "n_success": sum(row.success),
+                "median": percentile(reached, 50),
+                "p90": percentile(reached, 90),
+                "median_d_l2": percentile(won, 50),
+                "ratio_median": percentile(ratios, 50),
+                "ratio_p95": percentile(ratios, 95),
+                "optimality": optimality(row, best),
+                "gradients": float(np.mean(row.gradients)) if n else math.nan,
+                "forwards": float(np.mean(row.forwards)) if n else math.nan,
+                "seconds": row.seconds,
+                "cases_per_second": n / row.seconds if row.seconds else math.nan,
+                "peak_mb": row.peak_mb,
+                "growth_mb": row.growth_mb,
+                "origin": row.origin,
+            }
+        )
+    return table

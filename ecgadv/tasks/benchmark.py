@@ -1,0 +1,362 @@
+"""``task=benchmark``: attacks side by side on the same cases, in one process.
+
+Every measurement is stored as it goes, so a killed benchmark goes on where it was. Peers are read
+from ``benchmarks/peers.py`` of a checkout: nothing of them is needed to run anything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import inspect
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecgadv import backend
+from ecgadv.api import make_attack
+from ecgadv.attacks.base import Problem
+from ecgadv.attacks.engine import Engine, Solution, choose_precision, chunk_size
+from ecgadv.config import instantiate
+from ecgadv.errors import BackendError, ConfigError, StoreError
+from ecgadv.evaluate.benchmark import Row, compare
+from ecgadv.evaluate.cases import CaseSpec, build_cases, enumerate_cases
+from ecgadv.evaluate.predictions import Predictions
+from ecgadv.evaluate.verification import verify
+from ecgadv.records.base import RecordSet
+from ecgadv.records.selection import Selection, select
+from ecgadv.report import benchmark as report
+from ecgadv.report import style
+from ecgadv.report.progress import Progress
+from ecgadv.store import write_atomic
+from ecgadv.tasks.common import open_records, open_victim, predict_all, say
+from ecgadv.threat import metrics
+from ecgadv.threat.metrics import Quadratic
+from ecgadv.threat.objectives import Cases, Objective
+from ecgadv.victims.loading import Victim
+
+OWN = ("minnorm", "cw")
+PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers.py"
+
+Solver = Callable[[Cases], Solution]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What all measurements share."""
+
+    cfg: Mapping[str, Any]
+    records: RecordSet
+    victim: Victim
+    predictions: Predictions
+    folder: Path
+
+    def specs(self, per_class: int) -> list[CaseSpec]:
+        """The first correctly classified records of each class toward every target."""
+        chosen = Selection.from_config({**self.cfg["selection"], "per_class": per_class})
+        rows = select(self.records, self.predictions.correct, chosen, self.predictions.split)
+        named = [(self.records.ids[i], int(i), str(self.records.labels[i])) for i in rows]
+        return enumerate_cases(named, str(self.cfg["target"]), self.victim.classes)
+
+    def metric(self, name: str) -> Quadratic:
+        """A metric by name; that of the configuration with its options."""
+        if name == self.cfg["metric"]["name"]:
+            form: Quadratic = instantiate(self.cfg["metric"])
+            return form
+        return metrics.get(name)
+
+
+def run(cfg: Mapping[str, Any], folder: Path) -> int:
+    """Measure what is not measured yet, then write the tables and the figure.
+
+    Args:
+        cfg: composed and validated configuration.
+        folder: the run's folder.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: a method is unknown, or there is nothing to compare.
+    """
+    options = cfg["benchmark"]
+    peers, missing = _peers(options["methods"])
+    methods = [m for m in options["methods"] if m not in missing]
+    for method, reason in missing.items():
+        say(f"note: {method} is left out: {reason}")
+    if not methods:
+        raise ConfigError("benchmark.methods: none of them can be measured here")
+    rows_folder = Path(options["out"] or folder / "rows")
+    try:
+        rows_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{rows_folder}: cannot be written ({error.strerror})") from None
+    records, victim = open_records(cfg), open_victim(cfg)
+    predictions, _ = predict_all(cfg, victim, records, folder)
+    bench = Bench(cfg, records, victim, predictions, rows_folder)
+    write_atomic(folder / "config.json", json.dumps(cfg, indent=1, default=str))
+    specs = bench.specs(options["per_class"])
+    compared = [
+        measure(bench, metric, method, specs, peers)
+        for metric in options["metrics"]
+        for method in methods
+        if metric == "l2" or method_name(method)[0] in OWN
+    ]
+    scaled = [
+        measure(bench, metric, options["scaling_method"], bench.specs(per_class), peers)
+        for metric in options["metrics"]
+        for per_class in options["scaling"]
+    ]
+    known = [row for row in stored_rows(rows_folder) if _same_setting(row, compared[0])]
+    table = compare(compared, known)
+    scaling = compare(scaled, known) if scaled else []
+    _write(folder, table, scaling, missing, compared)
+    return 0
+
+
+def method_name(method: str) -> tuple[str, int | None]:
+    """``minnorm_100`` -> ("minnorm", 100), ``cw`` -> ("cw", None)."""
+    match = re.fullmatch(r"([a-z][a-z_]*?)(?:_(\d+))?", method)
+    if match is None or match[2] == "0":
+        raise ConfigError(f"benchmark.methods={method}: must be NAME or NAME_STEPS")
+    return match[1], int(match[2]) if match[2] else None
+
+
+def _peers(methods: Sequence[str]) -> tuple[Any, dict[str, str]]:
+    """The module of the peers, and the methods that cannot be measured here with the reason."""
+    wanted = {m: method_name(m)[0] for m in methods if method_name(m)[0] not in OWN}
+    if not wanted:
+        return None, {}
+    if not PEERS.is_file():
+        return None, dict.fromkeys(wanted, "peers are measured from a checkout, see benchmarks/")
+    spec = importlib.util.spec_from_file_location("ecgadv_benchmark_peers", PEERS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    missing = {}
+    for method, name in wanted.items():
+        if name not in module.PEERS:
+            known = ", ".join([*OWN, *module.PEERS])
+            raise ConfigError(f"benchmark.methods={method}: unknown; there are {known}")
+        reason = module.unavailable(name)
+        if reason:
+            missing[method] = reason
+    return module, missing
+
+
+def _solver(
+    bench: Bench, form: Quadratic, method: str, peers: Any, count: int, size: int
+) -> tuple[Solver, dict[str, Any]]:
+    """A solver of chunks, and what identifies it."""
+    name, steps = method_name(method)
+    if name not in OWN:
+        if backend.running() != "tensorflow":
+            raise BackendError(f"benchmark.methods={method}: peers need backend=tensorflow")
+        return peers.make(name, steps, bench.victim), {"version": peers.version(name)}
+    attack = make_attack(name, steps=steps)
+    precision, why = choose_precision(bench.cfg["precision"], attack, bench.victim, count, size)
+    exact = Objective(bench.victim)
+    problem = Problem(exact, form, int(bench.cfg["seed"]))
+    if precision != "float32":
+        coarse = Objective(bench.victim.with_precision(precision))
+        problem = dataclasses.replace(problem, objective=coarse, exact=exact)
+    source = Path(inspect.getfile(type(attack))).read_bytes()
+    identity = {
+        "options": repr(attack),
+        "code": hashlib.sha256(source).hexdigest()[:16],
+        "precision": precision,
+        # Carlini and Wagner's attack works in Euclidean coordinates: no ridge.
+        "ridge": None if name == "cw" else form.ridge,
+        "seed": problem.seed,
+    }
+    say(f"{method}, metric {form.name}: {precision} gradients ({why})")
+    return Engine(attack, problem).run, identity
+
+
+def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], peers: Any) -> Row:
+    """One row: stored, or measured chunk by chunk and stored as it goes."""
+    form = bench.metric(metric)
+    ids = [s.case_id for s in specs]
+    file = bench.folder / f"{metric}-{method}-{len(ids)}.json"
+    stored = read_row(file) if bench.cfg["resume"] else None
+    size = chunk_size(bench.victim, bench.cfg["batch_size"], len(specs))
+    setting = setting_of(bench.victim, bench.records, ids)
+    if stored is not None and stored.origin == "imported" and _fits(stored.identity, setting):
+        return stored
+    solver, identity = _solver(bench, form, method, peers, len(specs), size)
+    identity = setting | identity | {"batch_size": size}
+    if stored is not None and stored.identity == identity and len(stored.case_id) == len(ids):
+        return stored
+    if stored is None or stored.identity != identity:
+        if stored is not None:
+            say(f"{file.name}: holds another measurement, measured again")
+        stored = Row(
+            metric, method, [], [], [], [], [], [], 0.0, None, None, identity, "measured",
+            machine(),
+        )  # fmt: skip
+    else:
+        say(f"{file.name}: resumed at case {len(stored.case_id)} of {len(ids)}")
+        stored = dataclasses.replace(stored, origin="resumed")
+    with Progress(f"{method} {metric}", len(ids)) as progress:
+        while len(stored.case_id) < len(ids):
+            chunk = list(specs[len(stored.case_id) : len(stored.case_id) + size])
+            stored = _add_chunk(bench, form, solver, stored, chunk, size)
+            write_atomic(file, json.dumps(dataclasses.asdict(stored)))
+            progress.update(len(stored.case_id), f"success {sum(stored.success)}")
+    return stored
+
+
+def _add_chunk(
+    bench: Bench, form: Quadratic, solver: Solver, row: Row, chunk: list[CaseSpec], size: int
+) -> Row:
+    # A short last chunk is filled up with its last case, so that no new shape is compiled.
+    padded = chunk + [chunk[-1]] * (size - len(chunk))
+    batch = bench.records.batch([s.position for s in padded], bench.victim.n)
+    cases = build_cases(padded, batch, bench.victim, seed=int(bench.cfg["seed"]))
+    with PeakMemory() as memory:
+        started = time.perf_counter()
+        solution = solver(cases)
+        seconds = time.perf_counter() - started
+    verdict = verify(
+        bench.victim, batch.x, solution.delta, cases.lengths, cases.source, cases.target
+    )
+    count = len(chunk)
+    delta = solution.delta[:count].astype(np.float64)
+    return dataclasses.replace(
+        row,
+        case_id=row.case_id + [s.case_id for s in chunk],
+        success=row.success + [bool(v) for v in verdict.success[:count]],
+        distance=row.distance + [float(v) for v in form.value(delta)],
+        d_l2=row.d_l2 + [float(v) for v in metrics.d_l2(delta)],
+        gradients=row.gradients + [int(v) for v in solution.gradients[:count]],
+        forwards=row.forwards + [int(v) for v in solution.forwards[:count]],
+        seconds=row.seconds + seconds * count / len(padded),
+        peak_mb=max(row.peak_mb or 0.0, memory.peak),
+        growth_mb=max(row.growth_mb or 0.0, memory.peak - memory.before),
+    )
+
+
+class PeakMemory:
+    """The largest resident memory of this process while a block runs, looked at every 50 ms."""
+
+    def __enter__(self) -> PeakMemory:
+        import psutil
+
+        self._process = psutil.Process()
+        self.before = self.peak = self._process.memory_info().rss / 1e6
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.05):
+            self.peak = max(self.peak, self._process.memory_info().rss / 1e6)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.peak = max(self.peak, self._process.memory_info().rss / 1e6)
+
+
+def setting_of(victim: Victim, records: RecordSet, case_ids: Sequence[str]) -> dict[str, Any]:
+    """What rows that may be compared have in common, and the digest of their cases."""
+    return {
+        "victim": victim.sha256,
+        "data": records.digest,
+        "cases": hashlib.sha256("\n".join(case_ids).encode()).hexdigest()[:16],
+        "backend": backend.running(),
+    }
+
+
+def _fits(identity: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
+    return all(identity.get(key) == value for key, value in setting.items() if key != "backend")
+
+
+def _same_setting(row: Row, other: Row) -> bool:
+    return all(row.identity.get(k) == other.identity.get(k) for k in ("victim", "data"))
+
+
+def read_row(file: Path) -> Row | None:
+    """A stored row; None where there is none, or it cannot be read."""
+    try:
+        return Row(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def stored_rows(folder: Path) -> list[Row]:
+    """Every readable row of a folder."""
+    rows = [read_row(file) for file in sorted(folder.glob("*.json"))]
+    return [row for row in rows if row is not None]
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        pass
+    return {
+        "processor": name,
+        "cores": os.cpu_count(),
+        "device": backend.device_kind(),
+        "versions": backend.versions() | {"python": platform.python_version()},
+    }
+
+
+def _write(
+    folder: Path,
+    table: list[dict[str, Any]],
+    scaling: list[dict[str, Any]],
+    missing: Mapping[str, str],
+    rows: Sequence[Row],
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    command = "python run.py " + shlex.join(sys.argv[1:])
+    where = rows[0].machine
+    versions = ", ".join(f"{k} {v}" for k, v in where["versions"].items())
+    text = report.markdown(
+        table, scaling, command=command, missing=missing,
+        machine=f"{where['processor']}, {where['cores']} cores, {where['device']} ({versions})",
+    )  # fmt: skip
+    write_atomic(folder / "benchmark.md", text)
+    content = {"comparison": table, "scaling": scaling, "missing": dict(missing), "machine": where}
+    write_atomic(folder / "benchmark.json", json.dumps(_finite(content), indent=1))
+    style.save(report.distance_against_gradients(table), folder / "figures" / "benchmark.png")
+    console = Console()
+    for metric in dict.fromkeys(row["metric"] for row in table):
+        shown = Table(title=f"metric={metric}", box=None, pad_edge=False)
+        for name, place in report.CONSOLE.items():
+            shown.add_column(name, justify="right" if place else "left", no_wrap=True)
+        for row in table:
+            if row["metric"] == metric:
+                line = report.cells(row)
+                shown.add_row(*(line[place] for place in report.CONSOLE.values()))
+        console.print(shown)
+    print(f"results: {folder / 'benchmark.md'}")
+
+
+def _finite(tree: Any) -> Any:
+    """The same with null for infinities and NaN, which JSON lacks."""
+    if isinstance(tree, dict):
+        return {k: _finite(v) for k, v in tree.items()}
+    if isinstance(tree, list):
+        return [_finite(v) for v in tree]
+    return None if isinstance(tree, float) and not np.isfinite(tree) else tree
