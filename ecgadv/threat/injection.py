@@ -23,7 +23,7 @@ class Injection(Objective):
         victim: the classifier attacked.
         front_end: F as the attacker models it.
         shifts: views per evaluation; 0 means that the onset is 0 always.
-        pool: (K, n) standardised records of universal training; None attacks each case's own record.
+        pool: (K, n) standardised records of universal training; None: each case's own record.
     """
 
     def __init__(

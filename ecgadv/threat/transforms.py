@@ -37,7 +37,7 @@ def window_samples(window: int | str | None, n: int, fs: float = 300) -> int:
     if isinstance(window, str):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s", window)
         if match is None:
-            raise ConfigError(f"window={window}: must be a number of samples, or a time such as 10s")
+            raise ConfigError(f"window={window}: must be a number of samples or a time like 10s")
         samples = round(float(match[1]) * fs)
     else:
         samples = int(window)
@@ -50,8 +50,7 @@ def window_samples(window: int | str | None, n: int, fs: float = 300) -> int:
 
 
 def onset_count(window: int, n: int) -> int:
-    """How many onsets there are: all n where the window is the whole recording and wraps around,
-    else the n − w + 1 at which the window fits."""
+    """Number of onsets: n for a whole recording, which wraps, else those that fit, n − w + 1."""
     return n if window == n else n - window + 1
 
 
@@ -196,8 +195,8 @@ def _stopped_waves(front_end: FrontEnd, n: int) -> np.ndarray:
 def _response(front_end: FrontEnd, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Real and imaginary part, (n + 1,) float32, of the impulse response zero-padded to 2n.
 
-    The first n samples of a causal filter's output need the first n of its impulse response only, so
-    the zero-padded product is exact.
+    The first n samples of a causal filter's output need the first n of its impulse response only,
+    so the zero-padded product is exact.
     """
     impulse = np.zeros(n)
     impulse[0] = 1.0
