@@ -75,7 +75,7 @@ class EOT(Attack):
         paper_steps: iterations of ``paper`` for each constant.
         step_size: ``budget``: first step as a share of the power limit's radius √(power·w), along
             the momentum of unit gradients, falling to zero along a cosine; ``paper``: Adam's
-            learning rate in standard deviations of the ECG. None is 0.2 and 1.
+            learning rate in standard deviations of the ECG. None is 0.3 and 1.
         power: largest mean power Σp²/w of ``budget``, in variances of the ECG.
         power_band: mean power that ``paper`` accepts.
         constant: c in d(p)/c. ``budget`` leaves this term out under the metric ``l2``, whose
@@ -124,7 +124,7 @@ class EOT(Attack):
     def _rate(self) -> float:
         if self.step_size is not None:
             return self.step_size
-        return 0.2 if self.schedule == "budget" else 1.0
+        return 0.3 if self.schedule == "budget" else 1.0
 
     @property
     def _length(self) -> int:
@@ -194,7 +194,9 @@ class EOT(Attack):
                 p = ops.clip(p, -self.peak, self.peak)
         if self.schedule == "budget":
             power = self.mean_power(p, cases)[:, None]
-            p = p * ops.minimum(1.0, ops.sqrt(self.power / ops.maximum(power, 1e-12)))
+            # A hair below the limit, so that no rounding puts the stored signal above it.
+            limit = self.power * (1.0 - 1e-6)
+            p = p * ops.minimum(1.0, ops.sqrt(limit / ops.maximum(power, 1e-12)))
         return p
 
     def step(self, problem: Problem, cases: Cases, factor: Factor, state: EOTState) -> EOTState:
