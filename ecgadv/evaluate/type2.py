@@ -30,7 +30,9 @@ EVALUATION_COLUMNS = (
 """Columns of ``evaluation.csv``; ``source`` is the class of ``victim_record``, ``made_from`` that
 of the records that the perturbation was made from."""
 
-SHIFT_COLUMNS = ("perturbation_case", "victim_record", "onset", "predicted")
+SHIFT_COLUMNS = (
+    "perturbation_case", "victim_record", "source", "target", "onset", "predicted",
+)  # fmt: skip
 
 ORDERS = ("shift_filter", "filter_shift")
 

@@ -134,6 +134,8 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             store.write_json("summary.json", result)
             write_report(folder)
             show_results(folder)
+            for line in type2.lines(result.get("evaluation", {})):
+                print(line)
             if cfg["tracking"]["name"] != "none":
                 uri = resolve_uri(cfg["tracking"].get("uri"), Path(cfg["paths"]["root"]))
                 print(f"compare runs: {ui_command(uri)}")

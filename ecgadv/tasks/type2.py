@@ -23,7 +23,6 @@ from ecgadv.evaluate.type2 import (
     try_records,
     verdict_of,
 )
-from ecgadv.evaluate.verification import Verdict
 from ecgadv.records.base import Batch, RecordSet, class_name
 from ecgadv.records.selection import Selection, select
 from ecgadv.store import write_csv
@@ -188,6 +187,43 @@ def universal_specs(
     return out
 
 
+def tried(
+    victim: Victim,
+    records: RecordSet,
+    injected: Injected,
+    spec: CaseSpec,
+    p: np.ndarray,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One perturbation by the protocol.
+
+    Returns:
+        Its rows of ``evaluation.csv`` and ``shifts.csv`` under those names, and its verdict: on its
+        own record, of a universal one on the unseen records of the class it was made from.
+    """
+    own = [] if spec.universal else [spec.position]
+    others = _others(injected, records, spec)
+    rows, logits, onsets = try_records(
+        victim, injected.protocol, spec, p, records, [*own, *others], seed
+    )
+    judged = [i for i, r in enumerate(rows) if r["same_record"] or spec.universal]
+    judged = [i for i in judged if rows[i]["source"] == spec.source]
+    verdict = verdict_of(victim, spec, logits[judged].reshape(-1, logits.shape[-1]))
+    shifts = [
+        {
+            "perturbation_case": spec.case_id,
+            "victim_record": rows[i]["victim_record"],
+            "target": spec.target,
+            "source": spec.source,
+            "onset": int(onset),
+            "predicted": victim.classes[int(k)],
+        }
+        for i in judged
+        for onset, k in zip(onsets[i], logits[i].argmax(1), strict=True)
+    ]
+    return {"evaluation": rows, "shifts": shifts}, verdict
+
+
 def finished_rows(
     cfg: Mapping[str, Any],
     victim: Victim,
@@ -204,38 +240,22 @@ def finished_rows(
     parts, extras = [], []
     # A chunk that was filled up has more rows than cases.
     for spec, p, scale in zip(specs, solution.delta, batch.scale_mv, strict=False):
-        own = [] if spec.universal else [spec.position]
-        others = _others(injected, records, spec)
-        rows, logits, onsets = try_records(
-            victim, injected.protocol, spec, p, records, [*own, *others], cfg["seed"]
-        )
-        # A universal perturbation is judged by the unseen records of the class it was made from.
-        judged = [i for i, r in enumerate(rows) if r["same_record"]]
-        judged = judged or [i for i, r in enumerate(rows) if r["source"] == spec.source]
-        parts.append(verdict_of(victim, spec, logits[judged].reshape(-1, logits.shape[-1])))
+        tables, verdict = tried(victim, records, injected, spec, p, cfg["seed"])
         power = float((p.astype(np.float64) ** 2).sum() / injected.window)
+        parts.append(verdict)
         extras.append(
-            {
-                "target_rate": parts[-1]["rate"],
+            tables
+            | {
+                "target_rate": verdict["rate"],
                 "mean_power": power,
                 "rms_mv": float(scale) * power**0.5,
                 "peak_mv": float(scale) * float(np.abs(p).max()),
                 "n_records": max(1, spec.universal),
-                "evaluation": rows,
-                "shifts": [
-                    {
-                        "perturbation_case": spec.case_id,
-                        "victim_record": rows[i]["victim_record"],
-                        "onset": int(onset),
-                        "predicted": victim.classes[int(k)],
-                    }
-                    for i in judged[:1]
-                    for onset, k in zip(onsets[i], logits[i].argmax(1), strict=True)
-                ],
             }
         )
-    verdict: Verdict = stack_verdicts(parts)
-    rows = verified_rows(victim, specs, batch, cases, solution, splits, seconds, verdict=verdict)
+    rows = verified_rows(
+        victim, specs, batch, cases, solution, splits, seconds, verdict=stack_verdicts(parts)
+    )
     for i, (row, extra) in enumerate(zip(rows, extras, strict=True)):
         row.update(extra)
         if solution.history is not None:
@@ -245,6 +265,25 @@ def finished_rows(
         if specs[i].universal:
             row["message"] = f"universal: made from {specs[i].universal} records"
     return rows
+
+
+def lines(evaluation: Mapping[str, Any]) -> list[str]:
+    """The summary's evaluation for a person, a line a kind of record."""
+    kinds = {
+        "same_record": "on the record itself",
+        "other_records": "on other records of the class",
+        "other_classes": "on records of other classes",
+    }
+    out = []
+    for kind, words in kinds.items():
+        if kind in evaluation:
+            total = evaluation[kind]["all"]
+            low, high = total["ci95_records"]
+            out.append(
+                f"{words}: {100 * total['success_rate']:.1f} % of {total['n_trials']} readings "
+                f"reach the target ({100 * low:.1f} to {100 * high:.1f} %, bootstrap over records)"
+            )
+    return out
 
 
 def _others(injected: Injected, records: RecordSet, spec: CaseSpec) -> list[int]:
