@@ -92,7 +92,7 @@ MISTAKES = [
     ("threat_model=type2 evaluation.high_pass=0", "evaluation.high_pass=0: must be a number above"),
     ("threat_model=type2 attack.schedule=fast", "attack.schedule=fast: must be one of budget, pap"),
     ("threat_model=type2 attack.power=0", "attack.power=0: must be a number above 0"),
-    ("threat_model=type2 attack.power_band=[2,1]", "attack.power_band=[2,1]: must be two numbers"),
+    ("threat_model=type2 attack.lowest_power=-1", "attack.lowest_power=-1: must be a number of"),
     ("threat_model=type2 attack.band=[40,1]", "attack.band=[40,1]: must be two numbers"),
     ("threat_model=type2 eot.shifts=0", "eot.shifts=0: must be"),
     ("threat_model=type2 universal=true attack=minnorm", "universal=true attack=minnorm: needs"),

@@ -220,7 +220,7 @@ def test_the_papers_schedule_ends_in_its_band_from_either_side(victim):
     for constant in (1.0, 1e9):
         cases = make_cases(2, views=views_of(2))
         attack = EOT(schedule="paper", paper_steps=30, constant=constant, search_steps=8,
-                     step_size=0.2, power_band=(0.5, 4.0))  # fmt: skip
+                     step_size=0.2, highest_power=4.0)  # fmt: skip
         found = run(victim, cases, attack)
         power = (found.delta.astype(np.float64) ** 2).mean(1)
         assert (power <= 4.0 * (1 + 1e-5)).all()
@@ -270,7 +270,7 @@ def test_it_refuses_the_objective_of_type_i(victim):
         ({"power": 0.0}, "attack.power=0"),
         ({"band": (40, 1)}, "attack.band"),
         ({"band": (1, 200)}, "attack.band"),
-        ({"power_band": (1.5, 0.5)}, "attack.power_band"),
+        ({"lowest_power": 1.5}, "attack.lowest_power=1.5"),
         ({"peak": -1.0}, "attack.peak"),
         ({"train_records": 0}, "attack.train_records=0"),
     ],

@@ -77,7 +77,8 @@ class EOT(Attack):
             the momentum of unit gradients, falling to zero along a cosine; ``paper``: Adam's
             learning rate in standard deviations of the ECG. None is 0.3 and 1.
         power: largest mean power Σp²/w of ``budget``, in variances of the ECG.
-        power_band: mean power that ``paper`` accepts.
+        lowest_power: least mean power that ``paper`` accepts.
+        highest_power: largest mean power that it accepts.
         constant: c in d(p)/c. ``budget`` leaves this term out under the metric ``l2``, whose
             part the projection does.
         search_steps: constants that ``paper`` tries.
@@ -93,7 +94,8 @@ class EOT(Attack):
     paper_steps: int = 500
     step_size: float | None = None
     power: float = 1.0
-    power_band: Sequence[float] = (0.5, 1.5)
+    lowest_power: float = 0.5
+    highest_power: float = 1.5
     constant: float = 5e4
     search_steps: int = 5
     band: Sequence[float] | None = None
@@ -112,13 +114,19 @@ class EOT(Attack):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"attack.{name}={value}: must be above 0")
-        for name, largest in (("power_band", math.inf), ("band", 150.0)):
-            pair = getattr(self, name)
-            if pair is None:
-                continue
-            if len(pair) != 2 or not 0 <= pair[0] < pair[1] <= largest:
-                raise ConfigError(f"attack.{name}={list(pair)}: must be [low,high], low below high")
-            object.__setattr__(self, name, (float(pair[0]), float(pair[1])))
+        if not 0 <= self.lowest_power < self.highest_power:
+            raise ConfigError(
+                f"attack.lowest_power={self.lowest_power}: must be at least 0 and below "
+                f"attack.highest_power={self.highest_power}"
+            )
+        if self.band is not None:
+            band = tuple(float(edge) for edge in self.band)
+            if len(band) != 2 or not 0 <= band[0] < band[1] <= FS / 2:
+                raise ConfigError(
+                    f"attack.band={list(band)}: must be [low,high] in Hz, low below high, at most "
+                    f"half the sampling rate, {FS / 2:g} Hz"
+                )
+            object.__setattr__(self, "band", band)
 
     @property
     def _rate(self) -> float:
@@ -219,7 +227,7 @@ class EOT(Attack):
         best, best_loss = state.best, state.best_loss
         if self.schedule == "paper":
             power = self.mean_power(state.p, cases)
-            inside = ops.logical_and(power >= self.power_band[0], power <= self.power_band[1])
+            inside = ops.logical_and(power >= self.lowest_power, power <= self.highest_power)
             good = ops.logical_and(inside, ops.logical_and(active, hit >= 0.5))
             better = ops.logical_and(good, entropy < best_loss)
             best = ops.where(better[:, None], state.p, best)
@@ -263,8 +271,8 @@ class EOT(Attack):
 
         power = self.mean_power(state.p, cases)
         found = ops.logical_not(ops.isinf(state.best_loss))
-        high = ops.logical_and(ended, power > self.power_band[1])
-        low = ops.logical_and(ended, power < self.power_band[0])
+        high = ops.logical_and(ended, power > self.highest_power)
+        low = ops.logical_and(ended, power < self.lowest_power)
         upper = ops.where(high, state.constant, state.upper)
         lower = ops.where(low, state.constant, state.lower)
         known = ops.logical_and(lower > 0, ops.logical_not(ops.isinf(upper)))
@@ -298,7 +306,7 @@ class EOT(Attack):
             return state._replace(best=self.constrain(state.p, cases, scale=True))
         best = self.constrain(state.best, cases, scale=True)
         power = self.mean_power(best, cases)[:, None]
-        shrink = ops.minimum(1.0, ops.sqrt(self.power_band[1] / ops.maximum(power, 1e-12)))
+        shrink = ops.minimum(1.0, ops.sqrt(self.highest_power / ops.maximum(power, 1e-12)))
         return state._replace(best=best * shrink)
 
     def found(self, state: EOTState) -> Found:

@@ -54,7 +54,7 @@ def shift_position(shifts: pd.DataFrame, fs: float = FS) -> Figure:
     edges = np.linspace(0, max(onset.max(), 1 / fs) + 1 / fs, POSITION_BINS + 1)
     place = np.digitize(onset, edges) - 1
     figure = style.new_figure(120, 62)
-    axes = figure.add_axes((0.12, 0.2, 0.85, 0.68))
+    axes = figure.add_axes((0.14, 0.2, 0.83, 0.68))
     for k in range(POSITION_BINS):
         mine = hit[place == k]
         if not mine.size:
@@ -74,7 +74,7 @@ def shift_position(shifts: pd.DataFrame, fs: float = FS) -> Figure:
 def loss_curves(history: pd.DataFrame) -> Figure:
     """Cross-entropy against iterations: every case a line, their median bold."""
     figure = style.new_figure(120, 62)
-    axes = figure.add_axes((0.12, 0.2, 0.85, 0.68))
+    axes = figure.add_axes((0.14, 0.2, 0.83, 0.68))
     for _, case in history.groupby("case_id", sort=False):
         axes.plot(case["iteration"], case["loss"], color=style.GHOST, alpha=0.6, linewidth=0.5)
     middle = history.groupby("iteration")["loss"].median()
