@@ -140,7 +140,6 @@ RULES: dict[str, Rule] = {
     "attack.steps": _integer(1),
     "attack.search_steps": _integer(0),
     "attack.learning_rate": _number(0, above=True),
-    "attack.step_size": _either(None, _number(0, above=True)),
     "attack.paper_steps": _integer(1),
     "attack.schedule": _choice("budget", "paper"),
     "attack.power": _number(0, above=True),

@@ -175,8 +175,8 @@ class Engine:
             A row per case, in order.
         """
         if self._direct is not None:
-            delta, success, _, gradients, forwards = self._direct(cases)
-            return Solution(delta, success, gradients, forwards)
+            direct = self._direct(cases)
+            return Solution(direct.delta, direct.success, direct.gradients, direct.forwards)
         total = len(cases.x)
         factor = self.factor(cases.free)
         rows = np.arange(total)

@@ -126,13 +126,11 @@ def try_records(
     return rows, np.array(readings), drawn
 
 
-def verdict_of(victim: Victim, spec: CaseSpec, logits: np.ndarray) -> dict[str, Any]:
+def verdict_of_logits(logits: np.ndarray, source: int, target: int) -> dict[str, Any]:
     """What the readings of a case say together, (K, C): majority class, rate, mean margin."""
     count = len(logits)
-    source = np.full(count, victim.classes.index(spec.source))
-    target = np.full(count, UNTARGETED if spec.target == ANY else victim.classes.index(spec.target))
-    single = judge(logits, source, target)
-    hit = single.predicted != source if spec.target == ANY else single.predicted == target
+    single = judge(logits, np.full(count, source), np.full(count, target))
+    hit = single.predicted != source if target == UNTARGETED else single.predicted == target
     return {
         "predicted": int(np.bincount(single.predicted, minlength=logits.shape[1]).argmax()),
         "success": bool(hit.mean() >= SUCCESS_RATE),
@@ -140,6 +138,12 @@ def verdict_of(victim: Victim, spec: CaseSpec, logits: np.ndarray) -> dict[str, 
         "margin": float(single.margin.mean()),
         "rate": float(hit.mean()),
     }
+
+
+def verdict_of(victim: Victim, spec: CaseSpec, logits: np.ndarray) -> dict[str, Any]:
+    """:func:`verdict_of_logits` of a case."""
+    target = UNTARGETED if spec.target == ANY else victim.classes.index(spec.target)
+    return verdict_of_logits(logits, victim.classes.index(spec.source), target)
 
 
 def stack_verdicts(parts: Sequence[Mapping[str, Any]]) -> Verdict:
