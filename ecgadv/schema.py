@@ -95,9 +95,7 @@ _WINDOW = Rule(
 )
 _PAIR = Rule(
     "two numbers, [low,high] with low below high",
-    lambda v: (
-        isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) and 0 <= v[0] < v[1]
-    ),
+    lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) and 0 <= v[0] < v[1],
 )
 _FREQUENCIES = Rule(
     "a list of frequencies in Hz such as [50,60]",

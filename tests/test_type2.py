@@ -263,6 +263,11 @@ def test_a_universal_perturbation_is_tried_on_records_it_never_saw(place):
     ]  # fmt: skip
     assert case["record"] == predictions[0]
     assert [r["victim_record"] for r in rows if r["source"] == "A"] == predictions[3:5]
+    again = start(
+        place, evaluate, "task=evaluate", f"evaluate.run={folder}", "evaluation.max_records=2",
+        "evaluation.shifts=4", "tracking=none",
+    )  # fmt: skip
+    assert (again / "evaluation.csv").read_bytes() == (folder / "evaluation.csv").read_bytes()
 
 
 def test_cloud_and_known_onset_are_said_and_done(place, capsys):
@@ -305,17 +310,6 @@ def test_no_record_of_30_seconds_is_one_line(place):
     yes, split = np.ones(4, bool), np.full(4, "heldout")
     with pytest.raises(ConfigError, match="no record of short that lasts at least 30 s"):
         type2.prepare(composed.config, victim, records, yes, split, EOT())
-
-
-def test_evaluating_what_is_no_type_ii_run_is_one_line(place):
-    folder = start(
-        place, attack, "target=N", "selection.source=[A]", "selection.per_class=1",
-        "attack.steps=2", "attack.search_steps=1", "tracking=none",
-    )  # fmt: skip
-    with pytest.raises(ConfigError, match="is no run of threat_model=type2"):
-        start(place, evaluate, "task=evaluate", f"evaluate.run={folder}", "tracking=none")
-    with pytest.raises(ConfigError, match=r"needs evaluate\.run=FOLDER"):
-        start(place, evaluate, "task=evaluate", "tracking=none")
 
 
 # --- the Python interface -------------------------------------------------------------------------

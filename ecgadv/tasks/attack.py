@@ -131,6 +131,9 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             result |= _robustness(store, setup, folder)
             if injected is not None:
                 result["evaluation"] = type2.export(folder, store.rows(), cfg["seed"])
+                result["training_records"] = {
+                    c: [records.ids[i] for i in rows] for c, rows in injected.training.items()
+                }
             store.write_json("summary.json", result)
             write_report(folder)
             show_results(folder)

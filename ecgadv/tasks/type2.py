@@ -12,8 +12,10 @@ import numpy as np
 from ecgadv.attacks.base import Attack
 from ecgadv.attacks.engine import Solution
 from ecgadv.attacks.eot import EOT, paper_shifts
-from ecgadv.errors import ConfigError
+from ecgadv.config import instantiate
+from ecgadv.errors import ConfigError, DataError, StoreError
 from ecgadv.evaluate.cases import CaseSpec, case_seed, verified_rows
+from ecgadv.evaluate.predictions import predict
 from ecgadv.evaluate.type2 import (
     EVALUATION_COLUMNS,
     SHIFT_COLUMNS,
@@ -25,8 +27,9 @@ from ecgadv.evaluate.type2 import (
 )
 from ecgadv.records.base import Batch, RecordSet, class_name
 from ecgadv.records.selection import Selection, select
-from ecgadv.store import write_csv
-from ecgadv.tasks.common import say
+from ecgadv.report.progress import Progress
+from ecgadv.store import Run, write_csv
+from ecgadv.tasks.common import open_records, say
 from ecgadv.threat.injection import Injection
 from ecgadv.threat.objectives import Cases
 from ecgadv.threat.transforms import FrontEnd, draw_views, window_samples
@@ -284,6 +287,60 @@ def lines(evaluation: Mapping[str, Any]) -> list[str]:
                 f"reach the target ({100 * low:.1f} to {100 * high:.1f} %, bootstrap over records)"
             )
     return out
+
+
+def try_again(
+    cfg: Mapping[str, Any], earlier: Run, victim: Victim, folder: Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Try the stored perturbations of a run under ``cfg``'s ``evaluation``, ``seed`` and victim.
+
+    Returns:
+        A row per perturbation as a count of successes needs it, and the summary's further part;
+        ``evaluation.csv`` and ``shifts.csv`` are written.
+
+    Raises:
+        StoreError: the data source lacks a record of the run.
+        ConfigError: no record can be tried.
+    """
+    settings = {**earlier.config, "evaluation": cfg["evaluation"], "paths": cfg["paths"]}
+    records = open_records(settings)
+    known = predict(victim, records)
+    # The records of universal training are read from the run, not chosen anew.
+    injected = prepare(
+        {**settings, "universal": False}, victim, records, known.correct, known.split,
+        instantiate(settings["attack"]),
+    )  # fmt: skip
+    trained = earlier.summary.get("training_records") or {}
+    try:
+        training = {
+            letter: np.array([records.index(name) for name in names])
+            for letter, names in trained.items()
+        }
+        injected = replace(injected, training=training)
+        table = earlier.cases.set_index("case_id")
+        rows: list[dict[str, Any]] = []
+        with Progress("trying perturbations", len(earlier.delta)) as progress:
+            for case_id, p in zip(earlier.case_ids, earlier.delta, strict=True):
+                case = table.loc[str(case_id)]
+                source = str(case["source"])
+                spec = CaseSpec(
+                    str(case["record"]), records.index(str(case["record"])), source,
+                    str(case["target"]), len(training[source]) if training else 0,
+                )  # fmt: skip
+                tables, verdict = tried(victim, records, injected, spec, p, cfg["seed"])
+                rows.append(
+                    tables
+                    | {
+                        "case_id": spec.case_id, "record": spec.record, "source": source,
+                        "target": spec.target, "success": verdict["success"], "status": "ok",
+                        "success_rate": verdict["rate"], "n_shifts": injected.protocol.shifts,
+                    }
+                )  # fmt: skip
+                progress.update(len(rows))
+    except DataError as error:
+        raise StoreError(f"{earlier.folder}: {error}") from None
+    more = {"evaluation": export(folder, rows, cfg["seed"])}
+    return rows, more | {"deployment": settings["deployment"]}
 
 
 def _others(injected: Injected, records: RecordSet, spec: CaseSpec) -> list[int]:
