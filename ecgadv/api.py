@@ -13,12 +13,17 @@ import numpy as np
 from ecgadv import attacks
 from ecgadv.attacks.base import Attack, DirectAttack, Problem
 from ecgadv.attacks.engine import Engine, choose_precision, chunk_size
+from ecgadv.attacks.eot import EOT
 from ecgadv.errors import ConfigError, DataError
+from ecgadv.evaluate.cases import case_seed
+from ecgadv.evaluate.type2 import Protocol, stack_verdicts, verdict_of_logits
 from ecgadv.evaluate.verification import verify
 from ecgadv.records.base import class_letter
 from ecgadv.records.preprocessing import N_SAMPLES
 from ecgadv.threat import metrics
+from ecgadv.threat.injection import Injection
 from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
+from ecgadv.threat.transforms import FrontEnd, draw_views, window_samples
 from ecgadv.victims.loading import Victim, load_victim
 from ecgadv.victims.pipeline import valid_mask
 
@@ -105,7 +110,7 @@ def attack(
             what the victim says of ``x``).
         metric: ``l2``, ``diff``, ``diffl2`` or a quadratic metric.
         method: ``minnorm``, ``cw``, or with a fixed ``budget`` ``pgd``, ``ch_fgm``, ``ch_pgd``,
-            ``ch_mim``; or an attack object.
+            ``ch_mim``; ``eot`` for injected signals; or an attack object.
         steps: budget; the attack's own default where None.
         lengths: (B,) own samples; None means that every sample is the record's own.
         mask: (n,) or (B, n), true where δ may be nonzero; None means all own samples.
@@ -114,10 +119,16 @@ def attack(
         seed: of everything random.
         precision: of the gradients: ``float32``, ``bfloat16`` or ``auto``; success is judged in
             float32.
-        **options: further options of the attack.
+        **options: further options of the attack. ``eot`` also takes ``window`` (samples, a time
+            such as ``10s``, or None for all), ``shifts`` an iteration (8; 0 takes the onset for
+            known), ``filter`` (the front end as the attack models it: ``rectangular``,
+            ``butterworth``, ``none``), ``evaluation_filter`` (the real one, ``butterworth``) and
+            ``evaluation_shifts`` (100).
 
     Returns:
-        Arrays in the order of ``x``.
+        Arrays in the order of ``x``. Of ``eot``: δ at onset 0, a success where at least half of the
+        random onsets reach the target, ``predicted`` the most frequent class, probability and
+        margin as means over onsets.
 
     Raises:
         ConfigError: an option or a target is unknown or does not fit.
@@ -127,6 +138,10 @@ def attack(
     # A bare callable does not tell the length of its input; the records do.
     subject: Victim = load_victim(victim, n=np.shape(x)[1] if np.ndim(x) > 1 else N_SAMPLES)
     form = metrics.get(metric)
+    if method == "eot" or isinstance(method, EOT):
+        if perturb_padding or mask is not None or precision == "bfloat16":
+            raise ConfigError("method=eot: takes a window, no mask; and computes in float32")
+        return _inject(subject, x, target, form, method, steps, lengths, batch_size, seed, options)
     solver = make_attack(method, steps=steps, perturb_padding=perturb_padding, **options)
     signals = _signals(x, subject.n)
     count, n = signals.shape
@@ -162,6 +177,72 @@ def attack(
         distance=form.value(delta.astype(np.float64)),
         n_gradients=np.concatenate(gradients) if gradients else np.zeros(0, int),
         n_forwards=np.concatenate(forwards) if forwards else np.zeros(0, int),
+        predicted=verdict.predicted,
+        p_target=verdict.p_target,
+        margin=verdict.margin,
+    )
+
+
+def _inject(
+    subject: Victim,
+    x: np.ndarray,
+    target: Any,
+    form: metrics.Quadratic,
+    method: str | Attack | DirectAttack,
+    steps: int | None,
+    lengths: Sequence[int] | np.ndarray | None,
+    batch_size: int | str,
+    seed: int,
+    options: dict[str, Any],
+) -> AttackResult:
+    """Type II through the Python interface: signals injected at an unknown onset."""
+    signals = _signals(x, subject.n)
+    count, n = signals.shape
+    if (_lengths(lengths, count, n) < n).any():
+        raise DataError(f"method=eot: attacks records of at least {n} samples only")
+    window = window_samples(options.pop("window", None), n, subject.fs)
+    shifts = int(options.pop("shifts", 8))
+    front_end = FrontEnd.from_config({"name": options.pop("filter", "rectangular")}, subject.fs)
+    device = FrontEnd.from_config(
+        {"name": options.pop("evaluation_filter", "butterworth")}, subject.fs
+    )
+    protocol = Protocol(device, window, int(options.pop("evaluation_shifts", 100)))
+    if shifts < 0 or protocol.shifts < 1:
+        raise ConfigError("method=eot: shifts must be at least 0, evaluation_shifts at least 1")
+    solver = make_attack(method, steps=steps, **options)
+    assert isinstance(solver, Attack)
+    source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
+    goals = _targets(target, count, subject.classes)
+    free = np.tile((np.arange(n) < window).astype(np.float32), (count, 1))
+    seeds = [case_seed(seed, row, int(goal)) for row, goal in enumerate(goals)]
+    rounds = min(solver.max_steps(), 1024)
+    views = draw_views(seeds, window, n, rounds=rounds, shifts=shifts) if count else free
+    full = np.full(count, n)
+    cases = Cases(signals, np.ones_like(free), free, source, goals, full, views)
+    engine = Engine(solver, Problem(Injection(subject, front_end, shifts), form, seed))
+    size = chunk_size(subject, batch_size, count, max(1, shifts))
+    found = []
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        part = engine.run(Cases(*(array[rows] for array in cases)))
+        kept = min(size, count - start)
+        found.append((part.delta[:kept], part.gradients[:kept], part.forwards[:kept]))
+    if not found:
+        none = np.zeros(0)
+        return AttackResult(np.zeros((0, n), np.float32), none > 0, *[none] * 6)
+    delta, gradients, forwards = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    verdicts = []
+    for row, goal in enumerate(goals):
+        onsets = protocol.onsets([seed, row, int(goal) + 1, 2], n)
+        logits = protocol.logits(subject, signals[row], delta[row], onsets)
+        verdicts.append(verdict_of_logits(logits, int(source[row]), int(goal)))
+    verdict = stack_verdicts(verdicts)
+    return AttackResult(
+        delta=delta,
+        success=verdict.success,
+        distance=form.value(delta.astype(np.float64)),
+        n_gradients=gradients,
+        n_forwards=forwards,
         predicted=verdict.predicted,
         p_target=verdict.p_target,
         margin=verdict.margin,

@@ -100,6 +100,14 @@ _WINDOW = Rule(
         or (isinstance(v, str) and re.fullmatch(r"\d+(\.\d+)?\s*s", v) is not None)
     ),
 )
+_PAIR = Rule(
+    "two numbers, [low,high] with low below high",
+    lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) and 0 <= v[0] < v[1],
+)
+_FREQUENCIES = Rule(
+    "a list of frequencies in Hz such as [50,60]",
+    lambda v: isinstance(v, list) and all(map(_is_number, v)),
+)
 _MAPPING = Rule("a mapping such as {AFIB: A, SR: N}", lambda v: isinstance(v, Mapping))
 
 RULES: dict[str, Rule] = {
@@ -112,6 +120,7 @@ RULES: dict[str, Rule] = {
     "batch_size": _either("auto", _integer(1)),
     "precision": _choice("auto", "float32", "bfloat16"),
     "window": _either(None, _WINDOW),
+    "universal": _BOOLEAN,
     "resume": _BOOLEAN,
     "sweep": _OPTIONAL_PATH,
     "paths.root": _PATH,
@@ -136,6 +145,15 @@ RULES: dict[str, Rule] = {
     "attack.steps": _integer(1),
     "attack.search_steps": _integer(0),
     "attack.learning_rate": _number(0, above=True),
+    "attack.paper_steps": _integer(1),
+    "attack.schedule": _choice("budget", "paper"),
+    "attack.power": _number(0, above=True),
+    "attack.lowest_power": _number(0),
+    "attack.highest_power": _number(0, above=True),
+    "attack.constant": _number(0, above=True),
+    "attack.band": _either(None, _PAIR),
+    "attack.peak": _either(None, _number(0, above=True)),
+    "attack.train_records": _integer(1),
     "attack.initial_constant": _number(0, above=True),
     "attack.check_every": _integer(1),
     "attack.tolerance": _number(0),
@@ -147,6 +165,11 @@ RULES: dict[str, Rule] = {
     "attack.norm": _choice("l2", "linf"),
     "attack.decay": _number(0),
     "eot.shifts": _integer(1),
+    "filter.high_pass": _number(0, above=True),
+    "filter.mains": _FREQUENCIES,
+    "filter.q": _number(0, above=True),
+    "evaluation.high_pass": _either(None, _number(0, above=True)),
+    "evaluation.mains": _FREQUENCIES,
     "evaluation.shifts": _integer(1),
     "evaluation.max_records": _either(None, _integer(1)),
     "evaluation.order": _choice("shift_filter", "filter_shift"),
@@ -325,8 +348,8 @@ def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> N
             rule = _rule_like(default.get(path))
         if rule is not None and not rule.accepts(value):
             raise ConfigError(f"{path}={show(value)}: must be {rule.wanted}")
-    _refuse_unavailable(cfg)
     _check_backend(cfg)
+    _check_injection(cfg)
     _check_selection(cfg)
     _check_task(cfg)
     _check_data(cfg)
@@ -334,19 +357,41 @@ def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> N
     _check_folders(cfg)
 
 
-def _refuse_unavailable(cfg: Mapping[str, Any]) -> None:
-    """Options that are named already and come with a later version."""
-    later: tuple[tuple[str, Callable[[Any], bool]], ...] = (
-        ("threat_model", lambda v: v == "type2"),
-        ("attack.name", lambda v: v == "eot"),
-        ("filter.name", lambda v: v is not None and v != "none"),
-        ("window", lambda v: v is not None),
-    )
-    for path, refused in later:
-        value = lookup(cfg, path)
-        if refused(value):
-            option = path.removesuffix(".name")
-            raise ConfigError(f"{option}={show(value)} is not available in this version yet")
+def _check_injection(cfg: Mapping[str, Any]) -> None:
+    """Options of Type II: what only injected signals have, and frequencies and windows that fit."""
+    if cfg.get("task") not in ("attack", "evaluate"):
+        return
+    filter_name, attack = lookup(cfg, "filter.name"), lookup(cfg, "attack.name")
+    if cfg.get("task") == "attack" and cfg.get("threat_model") != "type2":
+        for option, given in (
+            ("attack=eot", attack == "eot"),
+            (f"filter={filter_name}", filter_name not in (None, "none")),
+            (f"window={show(cfg.get('window'))}", cfg.get("window") is not None),
+            ("universal=true", bool(cfg.get("universal"))),
+        ):
+            if given:
+                raise ConfigError(f"{option} is for injected signals: it needs threat_model=type2")
+    if cfg.get("universal") and attack != "eot":
+        raise ConfigError(f"universal=true attack={attack}: needs attack=eot")
+    window = cfg.get("window")
+    if isinstance(window, str):
+        seconds = float(window.rstrip("s "))
+        if not 1 <= round(seconds * 300) <= 9000:
+            raise ConfigError(
+                f"window={window}: must last at least one sample and at most the recording's 30 s"
+            )
+    for section in ("filter", "evaluation"):
+        node = cfg.get(section)
+        if not isinstance(node, Mapping):
+            continue
+        mains = node.get("mains")
+        for key, values in (("high_pass", [node.get("high_pass")]), ("mains", mains or [])):
+            for value in values:
+                if value is not None and not (_is_number(value) and 0 < value < 150):
+                    raise ConfigError(
+                        f"{section}.{key}={show(node[key])}: must be above 0 and below half the "
+                        "sampling rate, 150 Hz"
+                    )
 
 
 def _check_backend(cfg: Mapping[str, Any]) -> None:

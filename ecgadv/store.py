@@ -31,6 +31,7 @@ CASE_COLUMNS = (
     "case_id", "record", "source", "target", "predicted", "success", "p_target", "margin", "d_l2",
     "d_smooth", "d_smooth_l2", "l2_norm", "linf", "snr_db", "prd_percent", "n_gradients",
     "n_forwards", "seconds", "status", "message", "split",
+    "target_rate", "mean_power", "rms_mv", "peak_mv", "n_records",
 )  # fmt: skip
 """Columns of ``cases.csv``; those after ``message`` were added to the contract's first 20."""
 

@@ -42,6 +42,7 @@ class Found(NamedTuple):
         done: (B,) bool, nothing more will change.
         gradients: (B,) int32 gradient evaluations spent.
         forwards: (B,) int32 forward evaluations spent without a gradient.
+        history: (B, steps) loss of every iteration, where the attack keeps it.
     """
 
     delta: Any
@@ -49,6 +50,7 @@ class Found(NamedTuple):
     done: Any
     gradients: Any
     forwards: Any
+    history: Any = None
 
 
 class Attack(ABC):

@@ -116,12 +116,14 @@ class Solution:
         success: (B,) bool.
         gradients: (B,) int.
         forwards: (B,) int.
+        history: (B, steps) loss of every iteration, None where the attack does not keep it.
     """
 
     delta: np.ndarray
     success: np.ndarray
     gradients: np.ndarray
     forwards: np.ndarray
+    history: np.ndarray | None = None
 
 
 class Engine:
@@ -173,8 +175,8 @@ class Engine:
             A row per case, in order.
         """
         if self._direct is not None:
-            delta, success, _, gradients, forwards = self._direct(cases)
-            return Solution(delta, success, gradients, forwards)
+            direct = self._direct(cases)
+            return Solution(direct.delta, direct.success, direct.gradients, direct.forwards)
         total = len(cases.x)
         factor = self.factor(cases.free)
         rows = np.arange(total)
@@ -214,7 +216,8 @@ class Engine:
 
     def _collect(self, cases: Cases, factor: Factor, state: Any, rows: np.ndarray) -> Solution:
         found = self._finish(cases, factor, state)
-        kept = (found.delta, found.success, found.gradients, found.forwards)
+        kept = [found.delta, found.success, found.gradients, found.forwards]
+        kept += [] if found.history is None else [found.history]
         return Solution(*(backend.to_numpy(part)[rows] for part in kept))
 
 
@@ -248,13 +251,17 @@ def _take_factor(factor: Factor, rows: np.ndarray) -> Factor:
 
 
 def _merge(total: int, n: int, parts: list[tuple[np.ndarray, Solution]]) -> Solution:
+    first = parts[0][1].history
     out = Solution(
         np.zeros((total, n), np.float32),
         np.zeros(total, bool),
         np.zeros(total, np.int64),
         np.zeros(total, np.int64),
+        None if first is None else np.zeros((total, first.shape[1]), np.float32),
     )
     for rows, part in parts:
         out.delta[rows], out.success[rows] = part.delta, part.success
         out.gradients[rows], out.forwards[rows] = part.gradients, part.forwards
+        if out.history is not None:
+            out.history[rows] = part.history
     return out

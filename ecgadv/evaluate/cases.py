@@ -11,7 +11,7 @@ import numpy as np
 from ecgadv.attacks.engine import Solution
 from ecgadv.errors import ConfigError
 from ecgadv.evaluate.statistics import distances
-from ecgadv.evaluate.verification import verify
+from ecgadv.evaluate.verification import Verdict, verify
 from ecgadv.records.base import Batch, class_letter, class_name
 from ecgadv.threat.objectives import UNTARGETED, Cases, draw_onsets
 from ecgadv.victims.loading import Victim
@@ -30,17 +30,21 @@ class CaseSpec:
         position: of the record in its set.
         source: class letter.
         target: class letter, or ``any``.
+        universal: records that a universal perturbation is made from, of which ``record`` is the
+            first; 0 for a perturbation of this record alone.
     """
 
     record: str
     position: int
     source: str
     target: str
+    universal: int = 0
 
     @property
     def case_id(self) -> str:
         """Name of the case, safe in file names."""
-        return f"{self.record}_{class_name(self.source)}_to_{class_name(self.target)}"
+        name = f"universal{self.universal}" if self.universal else self.record
+        return f"{name}_{class_name(self.source)}_to_{class_name(self.target)}"
 
 
 def enumerate_cases(
@@ -111,11 +115,17 @@ def verified_rows(
     splits: Sequence[str],
     seconds: float,
     onsets: np.ndarray | None = None,
+    verdict: Verdict | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of ``cases.csv``, judged by the deployed pipeline, not by the solver's own account."""
-    verdict = verify(
-        victim, batch.x, solution.delta, cases.lengths, cases.source, cases.target, onsets=onsets
-    )
+    """Rows of ``cases.csv``, judged by the deployed pipeline; the solver's own account is unused.
+
+    A ``verdict`` that another protocol came to takes the place of the reading with ``onsets``.
+    """
+    if verdict is None:
+        verdict = verify(
+            victim, batch.x, solution.delta, cases.lengths, cases.source, cases.target,
+            onsets=onsets,
+        )  # fmt: skip
     sizes = distances(solution.delta, batch.x, batch.lengths)
     rows = []
     for i, spec in enumerate(specs):

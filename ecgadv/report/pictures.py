@@ -11,7 +11,7 @@ import numpy as np
 
 from ecgadv.evaluate.curves import pair_curves
 from ecgadv.records.base import class_name
-from ecgadv.report import data, figures, style
+from ecgadv.report import data, figures, style, type2
 from ecgadv.report.curves import robustness_figure
 from ecgadv.tracking.content import read_json
 
@@ -97,6 +97,7 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
         curves = pair_curves(cases.to_dict("records"), column)
         drawn = robustness_figure(curves, column, f"{data.metric_of(config)}: success in a budget")
         pictures.overview.append(style.save(drawn, place / "robustness_curve.png"))
+    pictures.overview += type2.write_figures(folder)
     for stale in place.glob("*_*_*.png"):
         if stale.name.startswith(GALLERY):
             stale.unlink(missing_ok=True)

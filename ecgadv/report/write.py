@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgadv.errors import StoreError
-from ecgadv.report import data, pictures, tables
+from ecgadv.report import data, pictures, style, tables, type2
 from ecgadv.tracking.content import job_status, overrides, read_json, run_folders
 from ecgadv.tracking.uris import hide_password
 
@@ -87,6 +87,21 @@ def _result_tables(cases: pd.DataFrame) -> list[dict[str, Any]]:
         _table("success", [*lead, *tables.SUCCESS_HEAD], success, filterable=bool(lead)),
         _table("distances", [*lead, *tables.DISTANCE_HEAD], distances, filterable=bool(lead)),
     ]
+
+
+def _type2_table(jobs: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Rates of Type II jobs on the record itself and on others; [] where there is no such job."""
+    head = ["overrides", "tried on", "records", "readings", "target %", "95 % from", "to"]
+    rows = []
+    for name, evaluation in jobs:
+        for kind, (words, _) in type2.KINDS.items():
+            if kind in evaluation:
+                total = evaluation[kind]["all"]
+                low, high = (100 * v for v in total["ci95_records"])
+                rate = 100 * total["success_rate"]
+                counts = [total["n_records"], total["n_trials"]]
+                rows.append([name, words, *counts, rate, low, high])
+    return [_table("injected at random onsets", head, rows)] if rows else []
 
 
 def _facts(summary: dict[str, Any], cases: pd.DataFrame) -> list[tuple[str, str]]:
@@ -216,6 +231,7 @@ def write_sweep_report(sweep: Path) -> Path:
     by_metric: dict[str, Path] = {}
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
+    injected: list[tuple[str, dict[str, Any]]] = []
     for job in jobs:
         name, set_by = str(job.relative_to(sweep)), " ".join(overrides(job))
         row: list[Any] = [name, set_by, job_status(job)]
@@ -224,6 +240,8 @@ def write_sweep_report(sweep: Path) -> Path:
             continue
         cases = data.read_cases(job)
         config, summary = data.read_config(job), read_json(job / "summary.json")
+        if summary.get("evaluation"):
+            injected.append((set_by or name, summary["evaluation"]))
         metric = data.metric_of(config)
         merged.append(cases.assign(job=name, metric=metric))
         by_metric.setdefault(metric, job)
@@ -244,13 +262,15 @@ def write_sweep_report(sweep: Path) -> Path:
     for metric, mine in cases.groupby("metric", sort=False):
         suffix = f"_{metric}" if metric else ""
         drawn += pictures.overview(mine, place, str(metric), suffix)
+    if injected:
+        drawn.insert(0, style.save(type2.study(injected), place / "type2_study.png"))
     head = ["job", "overrides", "status", "cases", "success %", "d_l2 median"]
     head += ["d_smooth median", "d_smooth_l2 median", "gradients a case"]
     context = {
         "title": sweep.name,
         "headline": f"sweep of {len(jobs)} jobs",
         "facts": [("jobs", str(len(jobs))), *_facts({}, cases)],
-        "tables": [_table("jobs", head, job_rows), *_result_tables(cases)],
+        "tables": [_table("jobs", head, job_rows), *_type2_table(injected), *_result_tables(cases)],
         "overview": [_image(file) for file in drawn],
         "comparisons": [
             _image(file, caption) for file, caption in pictures.compare_metrics(by_metric, place)

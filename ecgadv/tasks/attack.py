@@ -33,6 +33,7 @@ from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress
 from ecgadv.report.write import write_report
 from ecgadv.store import RunStore, success_pairs, write_csv
+from ecgadv.tasks import type2
 from ecgadv.tasks.common import (
     open_records,
     open_victim,
@@ -41,6 +42,7 @@ from ecgadv.tasks.common import (
     show_frequencies,
     show_results,
 )
+from ecgadv.tasks.type2 import Injected
 from ecgadv.threat.metrics import Quadratic
 from ecgadv.threat.objectives import Objective
 from ecgadv.tracking import open_tracker, resolve_uri, ui_command
@@ -62,6 +64,13 @@ class Setup:
     attack: Attack
     shifts: int
     local: bool
+    injected: Injected | None = None
+
+    def objective(self, victim: Victim) -> Objective:
+        """What the attack optimises, on the victim or on a twin of it in another precision."""
+        if self.injected is not None:
+            return self.injected.objective(victim, self.records)
+        return Objective(victim, self.shifts)
 
 
 def run(cfg: Mapping[str, Any], folder: Path) -> int:
@@ -92,11 +101,23 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             )  # fmt: skip
             predictions, frequencies = predict_all(cfg, victim, records, folder)
             show_frequencies(frequencies, records.name, victim.name)
-            rows = select(records, predictions.correct, selection, predictions.split)
+            injected, correct = None, predictions.correct
+            if cfg["threat_model"] == "type2":
+                injected = type2.prepare(
+                    cfg, victim, records, predictions.correct, predictions.split, attack
+                )
+                correct = injected.eligible
+            rows = select(records, correct, selection, predictions.split)
             chosen = [(records.ids[i], int(i), str(records.labels[i])) for i in rows]
             specs = enumerate_cases(chosen, str(cfg["target"]), victim.classes)
             shifts = int(cfg["eot"].get("shifts") or 0) if cfg["eot"]["name"] == "shift" else 0
-            setup = Setup(records, victim, metric, attack, shifts, cfg["deployment"] == "local")
+            if injected is not None:
+                shifts = injected.shifts
+                if injected.training:
+                    specs = type2.universal_specs(injected, specs, records)
+            setup = Setup(
+                records, victim, metric, attack, shifts, cfg["deployment"] == "local", injected
+            )
             plan = _plan(cfg, store, setup, specs)
             known = {s.case_id: s for s in specs}
             chunks = [[known[name] for name in chunk] for chunk in plan["chunks"]]
@@ -108,9 +129,16 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             store.export(final=True)
             result = _summary(cfg, store, setup, plan)
             result |= _robustness(store, setup, folder)
+            if injected is not None:
+                result["evaluation"] = type2.export(folder, store.rows(), cfg["seed"])
+                result["training_records"] = {
+                    c: [records.ids[i] for i in rows] for c, rows in injected.training.items()
+                }
             store.write_json("summary.json", result)
             write_report(folder)
             show_results(folder)
+            for line in type2.lines(result.get("evaluation", {})):
+                print(line)
             if cfg["tracking"]["name"] != "none":
                 uri = resolve_uri(cfg["tracking"].get("uri"), Path(cfg["paths"]["root"]))
                 print(f"compare runs: {ui_command(uri)}")
@@ -159,8 +187,8 @@ def _attack_all(
     cases, won = len(done), sum(bool(row["success"]) for row in done)
     if cases:
         say(f"resuming: {cases} of {total} cases are stored")
-    exact = Objective(setup.victim, setup.shifts)
-    coarse = Objective(setup.victim.with_precision(precision), setup.shifts)
+    exact = setup.objective(setup.victim)
+    coarse = setup.objective(setup.victim.with_precision(precision))
     problem = Problem(coarse, setup.metric, cfg["seed"], exact if precision != "float32" else None)
     engine = Engine(setup.attack, problem)
     with Progress(f"{setup.attack.name} {setup.metric.name}", total) as progress:
@@ -195,16 +223,27 @@ def _attack_chunk(
     padded = chunk + [chunk[-1]] * (width - len(chunk))
     batch = setup.records.batch([s.position for s in padded], setup.victim.n)
     padding = bool(getattr(setup.attack, "perturb_padding", False))
+    injected = setup.injected
     cases = build_cases(
-        padded, batch, setup.victim, seed=cfg["seed"], perturb_padding=padding, shifts=setup.shifts
-    )
+        padded, batch, setup.victim, seed=cfg["seed"], perturb_padding=padding,
+        shifts=0 if injected else setup.shifts,
+        mask=injected.mask(setup.victim.n) if injected else None,
+    )  # fmt: skip
+    if injected:
+        cases = injected.with_views(cases, padded, cfg["seed"], setup.attack.max_steps())
     started = time.perf_counter()
     try:
         solution = engine.run(cases, tick)
         onsets = None
-        if setup.local:
+        if setup.local and not injected:
             onsets = evaluation_onsets(cases, padded, cfg["seed"], cfg["evaluation"]["shifts"])
         seconds = (time.perf_counter() - started) * len(padded) / len(chunk)
+        if injected:
+            rows = type2.finished_rows(
+                cfg, setup.victim, setup.records, injected, chunk, batch, cases, solution,
+                [splits[s.record] for s in chunk], time.perf_counter() - started,
+            )  # fmt: skip
+            return rows, solution.delta[: len(chunk)], batch.scale_mv[: len(chunk)]
         rows = verified_rows(
             setup.victim, padded, batch, cases, solution,
             [splits[s.record] for s in padded], seconds, onsets,

@@ -13,6 +13,7 @@ from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.summary import rate
 from ecgadv.evaluate.transfer import evaluation_columns, onsets_of, rejudge
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
+from ecgadv.tasks import type2
 from ecgadv.tasks.common import open_victim, say, use_caches
 from ecgadv.tracking import open_tracker
 from ecgadv.victims.loading import Victim
@@ -22,7 +23,8 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     """Judge again: writes ``evaluation.csv`` and ``summary.json``; the earlier run stays as it is.
 
     The recordings are those of the earlier run, read from its own data source; victim, deployment
-    and ``evaluation.shifts`` are those of this configuration.
+    and ``evaluation`` are those of this configuration. Injected signals are tried under the
+    earlier run's deployment, on records that they were made from and on others.
 
     Args:
         cfg: composed and validated configuration.
@@ -54,11 +56,16 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             tracker.start({"name": data.get("name", ""), "digest": data.get("digest", ""),
                            "records": len(set(earlier.cases["record"])),
                            "root": earlier.config.get("data", {}).get("root")})  # fmt: skip
-            rows = judge_run(cfg, earlier, victim)
-            write_csv(folder / "evaluation.csv", rows, evaluation_columns(victim.classes))
-            result = _summary(cfg, earlier, victim, rows)
+            if earlier.config.get("threat_model") == "type2":
+                rows, more = type2.try_again(cfg, earlier, victim, folder)
+            else:
+                rows, more = judge_run(cfg, earlier, victim), {}
+                write_csv(folder / "evaluation.csv", rows, evaluation_columns(victim.classes))
+            result = _summary(cfg, earlier, victim, rows) | more
             store.write_json("summary.json", result)
             _show(rows)
+            for line in type2.lines(more.get("evaluation", {})):
+                print(line)
             was = earlier.summary.get("success_rate")
             known = "" if was is None else f"; {was:.1%} in the run itself"
             low, high = result["ci95"]

@@ -1,0 +1,340 @@
+"""Expectation over transformation for signals injected at an unknown onset (paper, "Type II").
+
+Athalye A, Engstrom L, Ilyas A, Kwok K. Synthesizing Robust Adversarial Examples. ICML 2018; here
+the transformations are shifts. Two schedules minimise E_τ[cross-entropy] + d(p)/c:
+
+- ``budget`` holds the mean power Σp²/w at or below a stated value by projection;
+- ``paper`` has no projection: c is adapted until the mean power lands in a band.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from ecgadv import backend
+from ecgadv.attacks.base import Attack, Found, Problem
+from ecgadv.errors import ConfigError
+from ecgadv.records.preprocessing import FS
+from ecgadv.threat.injection import Injection
+from ecgadv.threat.metrics import Factor
+from ecgadv.threat.objectives import Cases
+
+SCHEDULES = ("budget", "paper")
+
+PAPER_STRIDE = 50
+"""Samples per shift of the paper's schedule: (9000 − w)/50 shifts, 180 for the whole record."""
+
+
+def paper_shifts(window: int, n: int) -> int:
+    """Views an iteration of the paper's schedule."""
+    return max(1, (n if window == n else n - window) // PAPER_STRIDE)
+
+
+class EOTState(NamedTuple):
+    """State of :class:`EOT`; everything per case.
+
+    Attributes:
+        p: (B, n) current iterate.
+        first: (B, n) momentum; Adam's first moment in ``paper``.
+        second: (B, n) Adam's second moment.
+        iteration: (B,) iterations of the current search step.
+        search: (B,) search steps finished.
+        constant: (B,) c.
+        lower: (B,) largest c whose power was too low.
+        upper: (B,) smallest c whose power was too high.
+        best: (B, n) best iterate within the power limits, else the latest one scaled into them.
+        best_loss: (B,) its cross-entropy, infinite before the first one that hits on average.
+        gradients: (B,) gradient evaluations.
+        history: (B, steps) cross-entropy of every iteration of the latest search step.
+    """
+
+    p: Any
+    first: Any
+    second: Any
+    iteration: Any
+    search: Any
+    constant: Any
+    lower: Any
+    upper: Any
+    best: Any
+    best_loss: Any
+    gradients: Any
+    history: Any
+
+
+@dataclass(frozen=True)
+class EOT(Attack):
+    """Options of the attack; needs the objective of Type II.
+
+    Attributes:
+        schedule: ``budget`` or ``paper``.
+        steps: iterations of ``budget``.
+        paper_steps: iterations of ``paper`` for each constant.
+        step_size: ``budget``: first step as a share of the power limit's radius √(power·w), along
+            the momentum of unit gradients, falling to zero along a cosine; ``paper``: Adam's
+            learning rate in standard deviations of the ECG. None is 0.3 and 1.
+        power: largest mean power Σp²/w of ``budget``, in variances of the ECG.
+        lowest_power: least mean power that ``paper`` accepts.
+        highest_power: largest mean power that it accepts.
+        constant: c in d(p)/c. ``budget`` leaves this term out under the metric ``l2``, whose
+            part the projection does.
+        search_steps: constants that ``paper`` tries.
+        band: lowest and highest frequency in Hz that the injector can make; None for all.
+        peak: largest |p| that it can make, in standard deviations of the ECG; None for any.
+        train_records: records of the source class that a universal perturbation is made from.
+    """
+
+    name: ClassVar[str] = "eot"
+    minimises: ClassVar[bool] = False
+    schedule: str = "budget"
+    steps: int = 300
+    paper_steps: int = 500
+    step_size: float | None = None
+    power: float = 1.0
+    lowest_power: float = 0.5
+    highest_power: float = 1.5
+    constant: float = 5e4
+    search_steps: int = 5
+    band: Sequence[float] | None = None
+    peak: float | None = None
+    train_records: int = 20
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(
+                f"attack.schedule={self.schedule}: must be one of {', '.join(SCHEDULES)}"
+            )
+        for name in ("steps", "paper_steps", "search_steps", "train_records"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"attack.{name}={getattr(self, name)}: must be at least 1")
+        for name in ("step_size", "power", "constant", "peak"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"attack.{name}={value}: must be above 0")
+        if not 0 <= self.lowest_power < self.highest_power:
+            raise ConfigError(
+                f"attack.lowest_power={self.lowest_power}: must be at least 0 and below "
+                f"attack.highest_power={self.highest_power}"
+            )
+        if self.band is not None:
+            band = tuple(float(edge) for edge in self.band)
+            if len(band) != 2 or not 0 <= band[0] < band[1] <= FS / 2:
+                raise ConfigError(
+                    f"attack.band={list(band)}: must be [low,high] in Hz, low below high, at most "
+                    f"half the sampling rate, {FS / 2:g} Hz"
+                )
+            object.__setattr__(self, "band", band)
+
+    @property
+    def _rate(self) -> float:
+        if self.step_size is not None:
+            return self.step_size
+        return 0.3 if self.schedule == "budget" else 1.0
+
+    @property
+    def _length(self) -> int:
+        """Iterations of a search step."""
+        return self.steps if self.schedule == "budget" else self.paper_steps
+
+    @property
+    def _searches(self) -> int:
+        return 1 if self.schedule == "budget" else self.search_steps
+
+    def max_steps(self) -> int:
+        """All search steps."""
+        return self._length * self._searches
+
+    def look_every(self) -> int:
+        """Ten looks a search step show how far it is."""
+        return max(1, self._length // 10)
+
+    def init(self, problem: Problem, cases: Cases, factor: Factor) -> EOTState:
+        """Starts from silence."""
+        from keras import ops
+
+        if not isinstance(problem.objective, Injection):
+            raise ConfigError("attack=eot: makes injected signals, it needs threat_model=type2")
+        zero = ops.zeros_like(cases.x)
+        row = zero[:, 0]
+        count = ops.cast(row, "int32")
+        return EOTState(
+            p=zero,
+            first=zero,
+            second=zero,
+            iteration=count,
+            search=count,
+            constant=row + self.constant,
+            lower=row,
+            upper=row + float("inf"),
+            best=zero,
+            best_loss=row + float("inf"),
+            gradients=count,
+            history=ops.repeat(zero[:, :1], self._length, axis=1),
+        )
+
+    def mean_power(self, p: Any, cases: Cases) -> Any:
+        """Σp²/w, (B, n) -> (B,), in variances of the ECG."""
+        from keras import ops
+
+        return ops.sum(ops.square(p), axis=-1) / ops.sum(cases.free, axis=-1)
+
+    def constrain(self, p: Any, cases: Cases, *, scale: bool = False) -> Any:
+        """Within the window, the band, the peak and (in ``budget``) the power.
+
+        Args:
+            p: (B, n).
+            cases: the window is where ``free`` is 1.
+            scale: meet the peak by scaling down instead of clipping, which would leave the band.
+        """
+        from keras import ops
+
+        p = p * cases.free
+        if self.band is not None:
+            p = _band_limited(p, self.band, FS) * cases.free
+        if self.peak is not None:
+            if scale:
+                top = ops.max(ops.abs(p), axis=-1, keepdims=True)
+                p = p * ops.minimum(1.0, self.peak / ops.maximum(top, 1e-12))
+            else:
+                p = ops.clip(p, -self.peak, self.peak)
+        if self.schedule == "budget":
+            power = self.mean_power(p, cases)[:, None]
+            # A hair below the limit, so that no rounding puts the stored signal above it.
+            limit = self.power * (1.0 - 1e-6)
+            p = p * ops.minimum(1.0, ops.sqrt(limit / ops.maximum(power, 1e-12)))
+        return p
+
+    def step(self, problem: Problem, cases: Cases, factor: Factor, state: EOTState) -> EOTState:
+        """One iteration on a fresh set of views."""
+        from keras import ops
+
+        metric, objective = problem.metric, problem.objective
+        assert isinstance(objective, Injection)
+        penalised = self.schedule == "paper" or metric.smooth > 0
+        turn = state.search * self._length + state.iteration
+
+        def loss(p: Any, constant: Any, views: Any) -> tuple[Any, Any]:
+            entropy, hit = objective.cross_entropy(p, cases, views)
+            total = entropy + metric.value(p) / constant if penalised else entropy
+            return total, (entropy, hit)
+
+        (_, (entropy, hit)), gradient = backend.value_and_grad(loss)(state.p, state.constant, turn)
+        active = state.search < self._searches
+        # Judged before the step: these are the loss and the hits of the iterate itself.
+        best, best_loss = state.best, state.best_loss
+        if self.schedule == "paper":
+            power = self.mean_power(state.p, cases)
+            inside = ops.logical_and(power >= self.lowest_power, power <= self.highest_power)
+            good = ops.logical_and(inside, ops.logical_and(active, hit >= 0.5))
+            better = ops.logical_and(good, entropy < best_loss)
+            best = ops.where(better[:, None], state.p, best)
+            best_loss = ops.where(better, entropy, best_loss)
+        mark = ops.one_hot(state.iteration, self._length, dtype="float32")
+        mark = mark * ops.cast(active, "float32")[:, None]
+        history = state.history * (1.0 - mark) + entropy[:, None] * mark
+
+        iteration = state.iteration + 1
+        time = ops.cast(iteration, "float32")[:, None]
+        gradient = gradient * cases.free
+        if self.schedule == "budget":
+            # Unit gradients: early ones are hundreds of times larger than those near the target.
+            first, second = 0.9 * state.first + _unit(gradient), state.second
+            radius = ops.sqrt(self.power * ops.sum(cases.free, axis=-1, keepdims=True))
+            cosine = 0.5 * (1.0 + ops.cos(math.pi * (time - 1.0) / self._length))
+            moved = state.p - self._rate * cosine * radius * _unit(first)
+        else:
+            first = 0.9 * state.first + 0.1 * gradient
+            second = 0.999 * state.second + 0.001 * ops.square(gradient)
+            root = ops.sqrt(second / (1.0 - ops.power(0.999, time))) + 1e-12
+            moved = state.p - self._rate * first / (1.0 - ops.power(0.9, time)) / root
+        p = ops.where(active[:, None], self.constrain(moved, cases), state.p)
+        ended = ops.logical_and(iteration >= self._length, active)
+        state = state._replace(
+            p=p,
+            first=first,
+            second=second,
+            iteration=ops.where(active, iteration, state.iteration),
+            best=best,
+            best_loss=best_loss,
+            gradients=state.gradients + ops.cast(active, "int32") * objective.cost,
+            history=history,
+            search=state.search + ops.cast(ended, "int32"),
+        )
+        return state if self.schedule == "budget" else self._searched(cases, state, ended)
+
+    def _searched(self, cases: Cases, state: EOTState, ended: Any) -> EOTState:
+        """At the end of a search step: done, or on with another constant from p = 0."""
+        from keras import ops
+
+        power = self.mean_power(state.p, cases)
+        found = ops.logical_not(ops.isinf(state.best_loss))
+        high = ops.logical_and(ended, power > self.highest_power)
+        low = ops.logical_and(ended, power < self.lowest_power)
+        upper = ops.where(high, state.constant, state.upper)
+        lower = ops.where(low, state.constant, state.lower)
+        known = ops.logical_and(lower > 0, ops.logical_not(ops.isinf(upper)))
+        middle = ops.sqrt(ops.maximum(lower, 1e-12) * ops.where(known, upper, 1.0))
+        # A smaller c weighs the distance more. In the band without a hit, the attack needs power.
+        outward = ops.where(high, state.constant / 10.0, state.constant * 10.0)
+        onward = ops.where(ops.logical_and(known, ops.logical_or(high, low)), middle, outward)
+        search = ops.where(
+            ops.logical_and(ended, found), ops.full_like(state.search, self._searches), state.search
+        )
+        again = ops.logical_and(ended, search < self._searches)
+        keep = ops.cast(ops.logical_not(again), "float32")[:, None]
+        none = ops.logical_and(ended, ops.logical_not(found))
+        return state._replace(
+            p=state.p * keep,
+            first=state.first * keep,
+            second=state.second * keep,
+            iteration=ops.where(again, ops.zeros_like(state.iteration), state.iteration),
+            search=search,
+            constant=ops.where(again, onward, state.constant),
+            lower=lower,
+            upper=upper,
+            best=ops.where(none[:, None], state.p, state.best),
+        )
+
+    def finish(self, problem: Problem, cases: Cases, factor: Factor, state: EOTState) -> EOTState:
+        """Scale the result into the limits."""
+        from keras import ops
+
+        if self.schedule == "budget":
+            return state._replace(best=self.constrain(state.p, cases, scale=True))
+        best = self.constrain(state.best, cases, scale=True)
+        power = self.mean_power(best, cases)[:, None]
+        shrink = ops.minimum(1.0, ops.sqrt(self.highest_power / ops.maximum(power, 1e-12)))
+        return state._replace(best=best * shrink)
+
+    def found(self, state: EOTState) -> Found:
+        """Success is the evaluation's to decide; by the solver's own account all that ended."""
+        done = state.search >= self._searches
+        return Found(
+            delta=state.best,
+            success=done,
+            done=done,
+            gradients=state.gradients,
+            forwards=state.gradients * 0,
+            history=state.history,
+        )
+
+
+def _unit(rows: Any) -> Any:
+    """Rows of Euclidean length 1; a row of zeros stays."""
+    from keras import ops
+
+    return rows / (ops.sqrt(ops.sum(ops.square(rows), axis=-1, keepdims=True)) + 1e-12)
+
+
+def _band_limited(p: Any, band: Sequence[float], fs: float) -> Any:
+    """Drop a periodic signal's components outside [low, high] Hz, (B, n) -> (B, n)."""
+    from keras import ops
+
+    n = p.shape[-1]
+    real, imaginary = ops.rfft(p, n)
+    frequency = ops.arange(n // 2 + 1, dtype="float32") * (fs / n)
+    keep = ops.cast(ops.logical_and(frequency >= band[0], frequency <= band[1]), "float32")
+    return ops.irfft((real * keep, imaginary * keep), n)

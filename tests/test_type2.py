@@ -1,0 +1,343 @@
+"""Type II end to end: protocol, files, resuming, a second evaluation, and the Python interface."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+import ecgadv
+from ecgadv import config
+from ecgadv.errors import ConfigError, DataError
+from ecgadv.evaluate.cases import ANY, CaseSpec
+from ecgadv.evaluate.type2 import (
+    EVALUATION_COLUMNS,
+    Protocol,
+    bootstrap_interval,
+    evaluation_row,
+    rates,
+    summarise_evaluation,
+    verdict_of_logits,
+)
+from ecgadv.tasks import attack, evaluate
+from ecgadv.threat.objectives import UNTARGETED
+from ecgadv.threat.transforms import FrontEnd, shift_array
+from ecgadv.victims.loading import Victim
+
+QUICK = (
+    "threat_model=type2", "target=N", "selection.source=[A]", "attack.steps=3", "eot.shifts=2",
+    "evaluation.shifts=6", "evaluation.max_records=2", "tracking=none",
+)  # fmt: skip
+
+
+# --- the protocol ---------------------------------------------------------------------------------
+
+
+def test_what_arrives_is_shifted_then_filtered_or_the_other_way_round():
+    p = np.random.default_rng(0).normal(size=9000)
+    device = FrontEnd("butterworth", high_pass=0.05, mains=(60, 50))
+    onsets = np.array([0, 4000])
+    usual = Protocol(device, 9000).arriving(p, onsets)
+    np.testing.assert_allclose(usual, device.array(shift_array(p, onsets)))
+    other = Protocol(device, 9000, order="filter_shift").arriving(p, onsets)
+    np.testing.assert_allclose(other, shift_array(device.array(p), onsets))
+    np.testing.assert_allclose(usual[0], other[0])
+    assert np.abs(usual[1] - other[1]).max() > 0.1
+
+
+def test_a_reading_is_standardised_after_the_sum():
+    seen = []
+
+    def forward(x):
+        seen.append(np.asarray(x)[..., 0])
+        return x[:, :4, 0]
+
+    victim = Victim(forward, name="mirror", n=64)
+    rng = np.random.default_rng(1)
+    x, p = rng.normal(size=64), 5 * rng.normal(size=64)
+    victim._compiled = victim.forward
+    Protocol(FrontEnd(), 64).logits(victim, x, p, np.array([0, 7]))
+    read = seen[0][:2]
+    np.testing.assert_allclose(read.mean(1), 0, atol=1e-6)
+    np.testing.assert_allclose(read.std(1), 1, atol=1e-6)
+    sums = x + shift_array(p, [0, 7])
+    expected = (sums - sums.mean(1, keepdims=True)) / sums.std(1, keepdims=True)
+    np.testing.assert_allclose(read, expected, atol=1e-5)
+
+
+def test_onsets_of_the_evaluation_fit_the_window_and_come_from_the_seed():
+    protocol = Protocol(FrontEnd(), 3000, shifts=500)
+    onsets = protocol.onsets([0, 1], 9000)
+    assert onsets.min() >= 0
+    assert 5500 < onsets.max() <= 6000
+    np.testing.assert_array_equal(onsets, protocol.onsets([0, 1], 9000))
+    assert (onsets != protocol.onsets([0, 2], 9000)).any()
+
+
+def test_rows_count_the_readings_of_every_class():
+    victim = Victim(lambda x: x, name="v", n=4)
+    spec = CaseSpec("R1", 0, "A", "N")
+    row = evaluation_row(victim, spec, "R2", "A", False, np.array([1, 6, 2, 1]))
+    assert [row[c] for c in EVALUATION_COLUMNS] == [
+        "R1_A_to_N", "R2", "A", "N", False, 10, 1, 6, 2, 1, 0.6, "A"
+    ]  # fmt: skip
+    away = evaluation_row(
+        victim, CaseSpec("R1", 0, "A", ANY), "R2", "A", False, np.array([1, 6, 2, 1])
+    )
+    assert away["success_rate"] == 0.9
+
+
+def test_a_case_succeeds_where_half_of_the_readings_do():
+    logits = np.array([[9.0, 0, 0, 0], [0, 9, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0]])
+    verdict = verdict_of_logits(logits, 0, 1)
+    assert (verdict["predicted"], verdict["success"], verdict["rate"]) == (1, True, 0.5)
+    verdict = verdict_of_logits(logits, 0, 2)
+    assert (verdict["success"], verdict["rate"]) == (False, 0.25)
+    assert verdict_of_logits(logits, 0, UNTARGETED)["rate"] == 0.75
+
+
+def rows_of(table, same=False, shifts=100):
+    return [
+        {
+            "perturbation_case": f"p{case}", "victim_record": f"r{case if same else record}",
+            "source": "A", "target": "N", "made_from": "A", "same_record": same,
+            "n_shifts": shifts, "success_rate": rate,
+        }
+        for case, line in enumerate(table)
+        for record, rate in enumerate(line)
+    ]  # fmt: skip
+
+
+def test_intervals_over_trials_are_wilsons_and_over_records_are_wider():
+    rng = np.random.default_rng(0)
+    table = rng.choice([0.0, 1.0], size=(1, 40), p=[0.3, 0.7])
+    found = rates(rows_of(table))
+    wilson = binomtest(found["n_hits"], 4000).proportion_ci(method="wilson")
+    assert found["ci95_trials"] == pytest.approx([wilson.low, wilson.high], abs=1e-6)
+    width = found["ci95_records"][1] - found["ci95_records"][0]
+    # 40 records that go one way or the other: 2·1.96·√(p(1−p)/40).
+    p = found["success_rate"]
+    assert width == pytest.approx(3.92 * np.sqrt(p * (1 - p) / 40), rel=0.15)
+    assert width > 5 * (wilson.high - wilson.low)
+
+
+def test_the_bootstrap_covers_perturbations_as_well_as_records():
+    rng = np.random.default_rng(1)
+    by_case = np.repeat(rng.choice([0.0, 1.0], size=(8, 1)), 8, axis=1)
+    low, high = bootstrap_interval(rows_of(by_case))
+    assert high - low > 0.5
+    low, high = bootstrap_interval(rows_of(by_case.T))
+    assert high - low > 0.5
+    assert bootstrap_interval(rows_of(np.full((8, 8), 0.25))) == (0.25, 0.25)
+
+
+def test_the_summary_keeps_kinds_of_records_and_pairs_apart():
+    rows = rows_of([[1.0]], same=True) + rows_of([[0.5, 0.25]])
+    rows += [rows_of([[0.75]])[0] | {"source": "O"}]
+    summary = summarise_evaluation(rows)
+    assert {kind: part["all"]["success_rate"] for kind, part in summary.items()} == {
+        "same_record": 1.0, "other_records": 0.375, "other_classes": 0.75
+    }  # fmt: skip
+    assert set(summary["other_classes"]) == {"all", "O>N"}
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for runs, with a cache of its own."""
+    folder = tmp_path_factory.mktemp("type2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGADV_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        yield folder
+
+
+def start(place, task, *argv):
+    composed = config.compose_checked([*argv, f"paths.root={place}"])
+    folder = composed.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    assert task.run(composed.config, folder) == 0
+    return folder
+
+
+def table(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    return start(place, attack, *QUICK)
+
+
+def test_a_run_leaves_the_files_of_the_contract(finished):
+    cases, evaluation = table(finished / "cases.csv"), table(finished / "evaluation.csv")
+    assert len(cases) == 2
+    assert tuple(evaluation[0]) == EVALUATION_COLUMNS
+    run = ecgadv.load_run(finished)
+    for case in cases:
+        mine = [r for r in evaluation if r["perturbation_case"] == case["case_id"]]
+        assert [r["same_record"] for r in mine] == ["true", "false", "false"]
+        assert mine[0]["victim_record"] == case["record"]
+        assert case["record"] not in [r["victim_record"] for r in mine[1:]]
+        for row in mine:
+            hits = [int(row[f"hits_{c}"]) for c in ("A", "N", "O", "noise")]
+            assert sum(hits) == int(row["n_shifts"]) == 6
+            assert float(row["success_rate"]) == pytest.approx(hits[1] / 6)
+        assert float(case["target_rate"]) == pytest.approx(float(mine[0]["success_rate"]))
+        assert case["success"] == ("true" if float(case["target_rate"]) >= 0.5 else "false")
+        assert int(case["n_gradients"]) == 6
+        delta = run.delta[list(run.case_ids).index(case["case_id"])].astype(float)
+        scale = run.scale_mv[list(run.case_ids).index(case["case_id"])]
+        assert float(case["mean_power"]) == pytest.approx((delta**2).mean(), rel=1e-5)
+        assert float(case["mean_power"]) <= 1.0
+        assert float(case["peak_mv"]) == pytest.approx(scale * np.abs(delta).max(), rel=1e-5)
+    assert (run.lengths == 9000).all()
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["evaluation"]["same_record"]["A>N"]["n_trials"] == 12
+    assert summary["evaluation"]["other_records"]["all"]["n_trials"] == 24
+    assert len(table(finished / "shifts.csv")) == 12
+    assert len(table(finished / "history.csv")) == 6
+    for name in ("shift_position", "loss_history", "spectrum"):
+        assert (finished / "figures" / f"{name}.png").stat().st_size > 1000
+
+
+def test_the_rates_follow_from_what_is_stored(finished):
+    # An independent reading: scipy's filters, the recording, the stored signal, the victim.
+    from scipy import signal
+
+    run = ecgadv.load_run(finished)
+    victim = ecgadv.load_victim("compact")
+    b, a = signal.butter(3, 0.05, btype="highpass", fs=300)
+    notches = [signal.iirnotch(mains, 30.0, fs=300) for mains in (60.0, 50.0)]
+    for case, delta, x in zip(run.case_ids, run.delta, run.x, strict=True):
+        mine = [r for r in table(finished / "shifts.csv") if r["perturbation_case"] == case]
+        for row in mine:
+            injected = signal.lfilter(b, a, np.roll(delta.astype(float), int(row["onset"])))
+            for numerator, denominator in notches:
+                injected = signal.lfilter(numerator, denominator, injected)
+            predicted = victim.pipeline(x + injected).argmax(1)[0]
+            assert "ANO~"[predicted] == row["predicted"]
+
+
+def test_the_same_command_gives_the_same_tables(finished, place):
+    again = place / "again"
+    again.mkdir()
+    assert attack.run(config.compose_checked([*QUICK, f"paths.root={place}"]).config, again) == 0
+    for name in ("evaluation.csv", "shifts.csv", "history.csv"):
+        assert (again / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_stored_perturbations_are_tried_again_under_another_protocol(finished, place):
+    argv = ["task=evaluate", f"evaluate.run={finished}", "evaluation.shifts=6", "tracking=none"]
+    same = start(place, evaluate, *argv, "evaluation.max_records=2")
+    assert (same / "evaluation.csv").read_bytes() == (finished / "evaluation.csv").read_bytes()
+    more = start(place, evaluate, *argv, "evaluation.max_records=3", "evaluation.filter=none")
+    rows = table(more / "evaluation.csv")
+    assert len(rows) == 8
+    summary = json.loads((more / "summary.json").read_text())
+    assert summary["evaluation"]["other_records"]["all"]["n_trials"] == 36
+
+
+def test_a_universal_perturbation_is_tried_on_records_it_never_saw(place):
+    argv = [a for a in QUICK if not a.startswith("evaluation.max")]
+    folder = start(
+        place, attack, *argv, "universal=true", "attack.train_records=3",
+        "evaluation.max_records=2", "evaluation.shifts=4",
+    )  # fmt: skip
+    (case,) = table(folder / "cases.csv")
+    assert case["case_id"] == "universal3_A_to_N"
+    assert int(case["n_records"]) == 3
+    rows = table(folder / "evaluation.csv")
+    assert [r["source"] for r in rows].count("A") == 2
+    assert {r["source"] for r in rows} == {"A", "O", "~"}
+    assert {r["same_record"] for r in rows} == {"false"}
+    assert {r["made_from"] for r in rows} == {"A"}
+    # The first three long and correct records of the class were used up for training.
+    predictions = [
+        r["record"] for r in table(folder / "predictions.csv")
+        if r["label"] == "A" and r["correct"] == "true" and float(r["seconds_long"]) >= 30
+    ]  # fmt: skip
+    assert case["record"] == predictions[0]
+    assert [r["victim_record"] for r in rows if r["source"] == "A"] == predictions[3:5]
+    again = start(
+        place, evaluate, "task=evaluate", f"evaluate.run={folder}", "evaluation.max_records=2",
+        "evaluation.shifts=4", "tracking=none",
+    )  # fmt: skip
+    assert (again / "evaluation.csv").read_bytes() == (folder / "evaluation.csv").read_bytes()
+
+
+def test_cloud_and_known_onset_are_said_and_done(place, capsys):
+    folder = start(place, attack, *QUICK, "deployment=cloud", "selection.per_class=1")
+    assert "deployment=cloud classifies what was stored unfiltered" in capsys.readouterr().err
+    assert len(table(folder / "cases.csv")) == 1
+    folder = start(place, attack, *QUICK[:4], *QUICK[5:], "eot=none", "selection.per_class=1")
+    assert "eot=none: the attack takes the onset for known" in capsys.readouterr().err
+    assert int(table(folder / "cases.csv")[0]["n_gradients"]) == 3
+    assert len({r["onset"] for r in table(folder / "shifts.csv")}) == 6
+
+
+def test_a_window_and_another_solver(place):
+    folder = start(
+        place, attack, *QUICK, "attack=minnorm", "attack.search_steps=2", "window=10s",
+        "selection.per_class=1",
+    )  # fmt: skip
+    run = ecgadv.load_run(folder)
+    assert (run.delta[:, 3000:] == 0).all()
+    assert (run.delta[:, :3000] != 0).any()
+    assert max(int(r["onset"]) for r in table(folder / "shifts.csv")) <= 6000
+
+
+def test_more_training_records_than_there_are_is_one_line(place):
+    argv = (*QUICK, "universal=true", "attack.train_records=50")
+    with pytest.raises(ConfigError, match=r"attack.train_records=50: only \d+ correctly"):
+        start(place, attack, *argv)
+
+
+def test_no_record_of_30_seconds_is_one_line(place):
+    rng = np.random.default_rng(0)
+    composed = config.compose_checked([*QUICK, f"paths.root={place}"])
+    from ecgadv.attacks.eot import EOT
+    from ecgadv.records.base import RecordSet
+    from ecgadv.tasks import type2
+
+    signals = [(f"S{i}", "A", rng.normal(size=3000).astype(np.float32)) for i in range(4)]
+    records = RecordSet.pack("short", signals)
+    victim = Victim(lambda x: x, name="v", n=9000)
+    yes, split = np.ones(4, bool), np.full(4, "heldout")
+    with pytest.raises(ConfigError, match="no record of short that lasts at least 30 s"):
+        type2.prepare(composed.config, victim, records, yes, split, EOT())
+
+
+# --- the Python interface -------------------------------------------------------------------------
+
+
+def test_eot_from_python():
+    def forward(x):
+        from keras import ops
+
+        power = ops.square(x[:, 1:, 0] - x[:, :-1, 0])
+        rough = ops.mean(power, axis=-1) - 1.2
+        return ops.stack([-4 * rough, 4 * rough, rough - 30, rough - 30], axis=-1)
+
+    victim = Victim(forward, name="roughness", n=200)
+    time = np.arange(200) / 200
+    x = np.stack([np.sin(2 * np.pi * (3 + k) * time) for k in range(3)])
+    x = (x / x.std(1, keepdims=True)).astype(np.float32)
+    options = {"method": "eot", "steps": 40, "filter": "none", "evaluation_filter": "none"}
+    found = ecgadv.attack(victim, x, target="N", power=4.0, **options)
+    assert found.success.all()
+    assert (found.predicted == 1).all()
+    assert found.delta.shape == (3, 200)
+    assert ((found.delta**2).mean(1) <= 4.0).all()
+    assert (found.n_gradients == 320).all()
+    windowed = ecgadv.attack(victim, x, target=1, window=50, power=0.1, **options)
+    assert (windowed.delta[:, 50:] == 0).all()
+    assert not windowed.success.any()
+    with pytest.raises(DataError, match="at least 200 samples"):
+        ecgadv.attack(victim, x, target=1, lengths=[100] * 3, **options)
+    with pytest.raises(ConfigError, match="window=201"):
+        ecgadv.attack(victim, x, target=1, window=201, **options)
