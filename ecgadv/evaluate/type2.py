@@ -131,12 +131,14 @@ def verdict_of_logits(logits: np.ndarray, source: int, target: int) -> dict[str,
     count = len(logits)
     single = judge(logits, np.full(count, source), np.full(count, target))
     hit = single.predicted != source if target == UNTARGETED else single.predicted == target
+    readings = single.hits.sum(0)
     return {
-        "predicted": int(np.bincount(single.predicted, minlength=logits.shape[1]).argmax()),
+        "predicted": int(readings.argmax()),
         "success": bool(hit.mean() >= SUCCESS_RATE),
         "p_target": float(single.p_target.mean()),
         "margin": float(single.margin.mean()),
         "rate": float(hit.mean()),
+        "hits": readings,
     }
 
 
