@@ -154,7 +154,7 @@ def test_methods_are_a_name_and_steps():
 
 def test_an_unknown_method_is_named_with_those_there_are():
     with pytest.raises(ConfigError, match=r"methods=foolbox_xyz: unknown; there are minnorm, cw, "):
-        task._peers(["foolbox_xyz"])
+        task._peers(["foolbox_xyz"], "tensorflow")
 
 
 def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
@@ -162,9 +162,14 @@ def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "art" else found(name, *a)
     )
-    _, missing = task._peers(["minnorm_3", "art_cw_10", "cleverhans_pgd_3"])
+    _, missing = task._peers(["minnorm_3", "art_cw_10", "cleverhans_pgd_3"], "tensorflow")
     assert list(missing) == ["art_cw_10"]
     assert "ecgadv[bench]" in missing["art_cw_10"]
+
+
+def test_peers_are_left_out_on_another_backend():
+    _, missing = task._peers(["minnorm_3", "cleverhans_pgd_3"], "jax")
+    assert missing == {"cleverhans_pgd_3": "needs backend=tensorflow, not jax"}
 
 
 def test_every_default_method_is_known():
@@ -381,6 +386,14 @@ def test_peers_run_beside_ours(run_benchmark):
     assert found["comparison"][1]["gradients"] >= 1
 
 
+def test_nothing_to_compare_is_said_before_anything_is_read(run_benchmark, monkeypatch):
+    monkeypatch.setattr(task, "open_records", lambda cfg: pytest.fail("the records were read"))
+    with pytest.raises(ConfigError, match="none of them can be measured here"):
+        run_benchmark("benchmark.methods=[cleverhans_fgm]", "benchmark.metrics=[diff]")
+    with pytest.raises(ConfigError, match="unknown; there are minnorm"):
+        run_benchmark("benchmark.methods=[minnorm_3]", "benchmark.scaling_method=other_3")
+
+
 def test_what_the_engine_runs_is_what_is_measured(run_benchmark, tmp_path):
     """The row's distances are those of the attack called by hand on the same cases."""
     from ecgadv.api import make_attack
@@ -402,3 +415,16 @@ def test_what_the_engine_runs_is_what_is_measured(run_benchmark, tmp_path):
     np.testing.assert_allclose(
         form.value(found.delta.astype(np.float64)), stored.distance, rtol=1e-5
     )
+
+
+def test_the_documentation_has_one_place_for_results():
+    spec = importlib.util.spec_from_file_location("docs", REPO / "benchmarks" / "update_docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (REPO / "docs" / "benchmarks.md").read_text()
+    first = module.replaced(page, "| a | table |")
+    assert first.count("| a | table |") == 1
+    second = module.replaced(first, r"| \1 other |")
+    assert "| a | table |" not in second
+    assert r"| \1 other |" in second
+    assert second.split("<!-- results: begin -->")[0] == page.split("<!-- results: begin -->")[0]

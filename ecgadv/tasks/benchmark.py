@@ -29,7 +29,7 @@ from ecgadv.api import make_attack
 from ecgadv.attacks.base import Problem
 from ecgadv.attacks.engine import Engine, Solution, choose_precision, chunk_size
 from ecgadv.config import instantiate
-from ecgadv.errors import BackendError, ConfigError, StoreError
+from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.benchmark import Row, compare
 from ecgadv.evaluate.cases import CaseSpec, build_cases, enumerate_cases
 from ecgadv.evaluate.predictions import Predictions
@@ -91,11 +91,18 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
         ConfigError: a method is unknown, or there is nothing to compare.
     """
     options = cfg["benchmark"]
-    peers, missing = _peers(options["methods"])
+    peers, missing = _peers([*options["methods"], options["scaling_method"]], cfg["backend"])
     methods = [m for m in options["methods"] if m not in missing]
+    scaling = [] if options["scaling_method"] in missing else options["scaling"]
     for method, reason in missing.items():
         say(f"note: {method} is left out: {reason}")
-    if not methods:
+    plan = [
+        (metric, method)
+        for metric in options["metrics"]
+        for method in methods
+        if _applies(metric, method)
+    ]
+    if not plan:
         raise ConfigError("benchmark.methods: none of them can be measured here")
     rows_folder = Path(options["out"] or folder / "rows")
     try:
@@ -107,22 +114,22 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     bench = Bench(cfg, records, victim, predictions, rows_folder)
     write_atomic(folder / "config.json", json.dumps(cfg, indent=1, default=str))
     specs = bench.specs(options["per_class"])
-    compared = [
-        measure(bench, metric, method, specs, peers)
-        for metric in options["metrics"]
-        for method in methods
-        if metric == "l2" or method_name(method)[0] in OWN
-    ]
+    compared = [measure(bench, metric, method, specs, peers) for metric, method in plan]
     scaled = [
         measure(bench, metric, options["scaling_method"], bench.specs(per_class), peers)
         for metric in options["metrics"]
-        for per_class in options["scaling"]
+        for per_class in scaling
+        if _applies(metric, options["scaling_method"])
     ]
     known = [row for row in stored_rows(rows_folder) if _same_setting(row, compared[0])]
     table = compare(compared, known)
-    scaling = compare(scaled, known) if scaled else []
-    _write(folder, table, scaling, missing, compared)
+    _write(folder, table, compare(scaled, known), missing, compared)
     return 0
+
+
+def _applies(metric: str, method: str) -> bool:
+    """Whether a method knows a metric: peers have the Euclidean norm only."""
+    return metric == "l2" or method_name(method)[0] in OWN
 
 
 def method_name(method: str) -> tuple[str, int | None]:
@@ -133,11 +140,13 @@ def method_name(method: str) -> tuple[str, int | None]:
     return match[1], int(match[2]) if match[2] else None
 
 
-def _peers(methods: Sequence[str]) -> tuple[Any, dict[str, str]]:
+def _peers(methods: Sequence[str], running: str) -> tuple[Any, dict[str, str]]:
     """The module of the peers, and the methods that cannot be measured here with the reason."""
     wanted = {m: method_name(m)[0] for m in methods if method_name(m)[0] not in OWN}
     if not wanted:
         return None, {}
+    if running != "tensorflow":
+        return None, dict.fromkeys(wanted, f"needs backend=tensorflow, not {running}")
     if not PEERS.is_file():
         return None, dict.fromkeys(wanted, "peers are measured from a checkout, see benchmarks/")
     spec = importlib.util.spec_from_file_location("ecgadv_benchmark_peers", PEERS)
@@ -162,8 +171,6 @@ def _solver(
     """A solver of chunks, and what identifies it."""
     name, steps = method_name(method)
     if name not in OWN:
-        if backend.running() != "tensorflow":
-            raise BackendError(f"benchmark.methods={method}: peers need backend=tensorflow")
         return peers.make(name, steps, bench.victim), {"version": peers.version(name)}
     attack = make_attack(name, steps=steps)
     precision, why = choose_precision(bench.cfg["precision"], attack, bench.victim, count, size)
