@@ -1,9 +1,9 @@
 """Minimum-norm attack in the metric's own geometry, about 100 gradients a case.
 
-Decoupled direction and norm (Rony et al., CVPR 2019, arXiv 1811.09600) carried over from the Euclidean
-norm to any quadratic form Q: in coordinates u = Q^{1/2}δ the metric is the Euclidean one, a normalised
-gradient step is δ + α·Q⁻¹g/√(gᵀQ⁻¹g), and the sphere of radius ε is δᵀQδ = ε². One tridiagonal solve
-an iteration is all it takes.
+Decoupled direction and norm (Rony et al., CVPR 2019, arXiv 1811.09600) carried over from the
+Euclidean norm to any quadratic form Q: in coordinates u = Q^{1/2}δ the metric is the Euclidean one,
+a normalised gradient step is δ + α·Q⁻¹g/√(gᵀQ⁻¹g), and the sphere of radius ε is δᵀQδ = ε². One
+tridiagonal solve an iteration is all it takes.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class MinNorm(Attack):
         best_norm = ops.where(better, size, state.best_norm)
 
         moved = state.radius * ops.where(success, 1.0 - self.shrink, 1.0 + self.shrink)
-        # First radius: the linearised distance to the boundary, at most half the record's own size.
+        # First radius: the linearised distance to the boundary, at most half the record's size.
         linear = ops.minimum(ops.maximum(-excess, 0.0) / slope, 0.5 * norm(cases.x * cases.free))
         radius = ops.where(state.iteration < 1, linear, moved)
 
@@ -153,8 +153,8 @@ class MinNorm(Attack):
     ) -> MinNormState:
         """Bisect along the segment from 0 to the best δ, in float32.
 
-        Where the gradients came from a coarser arithmetic, the best δ may fall short of the boundary
-        in float32; the search then starts a little beyond it.
+        Where the gradients came from a coarser arithmetic, the best δ may fall short of the
+        boundary in float32; the search then starts a little beyond it.
         """
         from keras import ops
 

@@ -17,7 +17,8 @@ HEAD = (
 )  # fmt: skip
 
 CONSOLE = {
-    "method": 0, "success": 1, "d": 2, "90 %": 3, "ratio": 5, "95 %": 6, "opt.": 7, "grads": 8, "s": 9,
+    "method": 0, "success": 1, "d": 2, "90 %": 3, "ratio": 5, "95 %": 6, "opt.": 7, "grads": 8,
+    "s": 9,
 }  # fmt: skip
 """Columns that fit a terminal: short name -> place in :data:`HEAD`."""
 
