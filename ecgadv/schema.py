@@ -439,6 +439,8 @@ def _check_task(cfg: Mapping[str, Any]) -> None:
             raise ConfigError(f"{path}={folder}: there is no such folder")
     if task == "report" and bool(lookup(cfg, "report.run")) == bool(cfg.get("sweep")):
         raise ConfigError("task=report needs one of report.run=FOLDER (a run) and sweep=FOLDER")
+    if task == "evaluate" and not lookup(cfg, "evaluate.run"):
+        raise ConfigError("task=evaluate needs evaluate.run=FOLDER (of an attack run)")
     if task == "track" and lookup(cfg, "tracking.name") == "none":
         raise ConfigError(
             "task=track tracking=none: must be tracking=mlflow, that is where it tracks"

@@ -180,3 +180,13 @@ def table(folder: Path) -> list[dict[str, str]]:
 def without_times(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """Rows less ``seconds``, the only column that two identical runs may differ in."""
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def in_process(*overrides: str) -> tuple[int, Path]:
+    """Run the command line here (no new interpreter to warm up); exit status and run's folder."""
+    from ecgadv import cli
+
+    roots = [Path(o.removeprefix("paths.root=")) for o in overrides if o.startswith("paths.root=")]
+    code = cli.main(list(overrides))
+    folders = sorted((roots[0] / "outputs").iterdir(), key=lambda p: p.stat().st_mtime)
+    return code, folders[-1]
