@@ -257,7 +257,7 @@ PEERS: dict[str, tuple[Callable[[int], Runner], int]] = {
     "foolbox_ddn": (foolbox_ddn, 100),
     "foolbox_fmn": (foolbox_fmn, 100),
     "foolbox_cw": (foolbox_cw, 1000),
-    "art_cw": (art_cw, 100),
+    "art_cw": (art_cw, 20),
     "cleverhans_fgm": (cleverhans_fgm, 1),
     "cleverhans_pgd": (cleverhans_pgd, 20),
     "cleverhans_mim": (cleverhans_mim, 20),

@@ -50,7 +50,7 @@ def robustness_figure(curves: Mapping[str, Curve], column: str, title: str = "")
         for rank, (pair, curve) in enumerate(mine.items()):
             _draw(axes, pair, curve, ends, _COLOURS[rank % 5], _DASHES[rank % 5])
         _finish(axes, ends, f"from {source}")
-        axes.legend(frameon=False, fontsize=7, loc="lower right", handlelength=3.2)
+        axes.legend(frameon=False, fontsize=7, loc="upper left", handlelength=3.2)
         if number % columns:
             axes.set_yticklabels([])
             axes.set_ylabel("")
