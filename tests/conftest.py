@@ -1,9 +1,16 @@
 """Fixtures shared by all tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
+
+# TensorFlow's logging library takes the sys.stderr of its import for its own, and closes it when
+# logging is configured anew (as Hydra does) while another test's stands in its place: that would be
+# pytest's. The process's own is never closed.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")
