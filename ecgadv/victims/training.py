@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecgadv.errors import ConfigError, DataError
+from ecgadv.errors import ConfigError, DataError, StoreError
 from ecgadv.records.base import CLASSES, RecordSet
 from ecgadv.records.preprocessing import N_SAMPLES, clean
 from ecgadv.victims import scores
@@ -138,6 +138,41 @@ def _save(model: keras.Model, path: Path) -> None:
     os.replace(scratch, path)
 
 
+def _restore(model: keras.Model, checkpoint: Path) -> int:
+    """Put a checkpoint's weights and optimiser state into a compiled model; its steps so far.
+
+    Nothing but numbers is taken over: a stored optimiser forgets what it must not decay.
+
+    Raises:
+        StoreError: it is damaged, or of another network.
+    """
+    import keras
+
+    try:
+        stored = keras.saving.load_model(checkpoint, safe_mode=True)
+        model.set_weights(stored.get_weights())
+        model.optimizer.build(model.trainable_variables)
+        pairs = zip(model.optimizer.variables, stored.optimizer.variables, strict=True)
+        for ours, theirs in pairs:
+            ours.assign(theirs)
+    except Exception as error:  # Keras raises many kinds on damaged files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise StoreError(
+            f"{checkpoint}: cannot be resumed from, delete it to start again ({reason})"
+        ) from None
+    return int(model.optimizer.iterations)
+
+
+def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
+    """Start every random layer anew, so that an epoch does not depend on the process it is in."""
+    for number, layer in enumerate(model.layers):
+        generator = getattr(layer, "seed_generator", None)
+        if generator is not None:
+            words = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
+            # Keras keeps PyTorch's and TensorFlow's states in types that hold 31 bits at least.
+            generator.state.assign(words >> 1)
+
+
 def train(
     records: RecordSet,
     settings: TrainSettings,
@@ -175,25 +210,24 @@ def train(
 
     checkpoint, log = folder / "checkpoint.keras", folder / "history.json"
     history: list[dict[str, Any]] = []
+    policy = "mixed_bfloat16" if settings.precision == "bfloat16" else "float32"
+    keras.mixed_precision.set_dtype_policy(policy)
+    try:
+        model = build(settings.architecture)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    _compile(model, settings, steps)
+    done = 0
     if checkpoint.is_file():
-        model = keras.saving.load_model(checkpoint, safe_mode=True)
-        done = int(model.optimizer.iterations) // steps
+        done = _restore(model, checkpoint) // steps
         history = json.loads(log.read_text())[:done] if log.is_file() else []
-    else:
-        policy = "mixed_bfloat16" if settings.precision == "bfloat16" else "float32"
-        keras.mixed_precision.set_dtype_policy(policy)
-        try:
-            model = build(settings.architecture)
-        finally:
-            keras.mixed_precision.set_dtype_policy("float32")
-        _compile(model, settings, steps)
-        done = 0
 
     held = records.batch(held_rows)
     signals = [records[int(i)].signal for i in range(len(records))]
     for epoch in range(done, settings.epochs):
         started = time.perf_counter()
         rng = np.random.default_rng([settings.seed, epoch])
+        _seed_dropout(model, settings.seed, epoch)
         order = rng.permutation(train_rows)
         losses = []
         for step in range(steps):
@@ -209,10 +243,11 @@ def train(
             "seconds": round(time.perf_counter() - started, 1),
         }
         history.append(row)
-        _save(model, checkpoint)
+        # The log comes first: rows beyond the checkpoint are dropped, missing ones were lost.
         scratch = log.with_suffix(".partial")
         scratch.write_text(json.dumps(history, indent=1))
         os.replace(scratch, log)
+        _save(model, checkpoint)
         if progress:
             progress(row)
 
@@ -246,6 +281,7 @@ def train(
 
 
 def _confusion(model: keras.Model, x: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    logits = [np.asarray(model.predict_on_batch(x[i : i + 64])) for i in range(0, len(x), 64)]
+    blocks = [x[i : i + 64, :, None] for i in range(0, len(x), 64)]
+    logits = [np.asarray(model.predict_on_batch(block)) for block in blocks]
     predicted = np.concatenate(logits).argmax(1)
     return scores.confusion_matrix(truth, predicted, len(CLASSES))
