@@ -41,6 +41,7 @@ from ecgadv.tasks.common import (
     say,
     show_frequencies,
     show_results,
+    unusable_records,
 )
 from ecgadv.tasks.type2 import Injected
 from ecgadv.threat.metrics import Quadratic
@@ -101,6 +102,7 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             )  # fmt: skip
             predictions, frequencies = predict_all(cfg, victim, records, folder)
             show_frequencies(frequencies, records.name, victim.name)
+            unread = unusable_records(records, predictions)
             injected, correct = None, predictions.correct
             if cfg["threat_model"] == "type2":
                 injected = type2.prepare(
@@ -123,8 +125,9 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             chunks = [[known[name] for name in chunk] for chunk in plan["chunks"]]
             splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
             _attack_all(cfg, store, setup, chunks, splits, tracker, str(plan["precision"]))
-            if records.skipped and len(chunks) not in store.parts:
-                gone = [skipped_row(i, "", reason) for i, reason in records.skipped.items()]
+            gone = [skipped_row(i, "", reason) for i, reason in records.skipped.items()]
+            gone += [skipped_row(i, label, reason) for i, label, reason in unread]
+            if gone and len(chunks) not in store.parts:
                 store.add(len(chunks), gone, np.zeros((0, victim.n)), np.zeros(0))
             store.export(final=True)
             result = _summary(cfg, store, setup, plan)

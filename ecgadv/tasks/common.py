@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ecgadv.config import instantiate
 from ecgadv.errors import DataError
@@ -43,11 +45,25 @@ def open_records(cfg: Mapping[str, Any]) -> RecordSet:
         raise DataError(f"data={name}: its _target_ returned no RecordSet")
     if not len(records):
         raise DataError(f"data={name}: no usable record")
-    for record, reason in list(records.skipped.items())[:5]:
-        say(f"note: record {record} skipped: {reason}")
-    if len(records.skipped) > 5:
-        say(f"note: … and {len(records.skipped) - 5} more records skipped (see cases.csv)")
+    _note_skipped(list(records.skipped.items()))
     return records
+
+
+def _note_skipped(gone: Sequence[tuple[str, str]], shown: int = 5) -> None:
+    for record, reason in gone[:shown]:
+        say(f"note: record {record} skipped: {reason}")
+    if len(gone) > shown:
+        say(f"note: … and {len(gone) - shown} more records skipped (see cases.csv)")
+
+
+def unusable_records(records: RecordSet, predictions: Predictions) -> list[tuple[str, str, str]]:
+    """(name, label, reason) of records that were read but cannot be classified; noted, too."""
+    gone = []
+    for i in np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1)):
+        reason = records.unusable(int(i)) or "the victim's outputs on it are not finite"
+        gone.append((records.ids[i], str(records.labels[i]), reason))
+    _note_skipped([(name, reason) for name, _, reason in gone])
+    return gone
 
 
 def open_victim(cfg: Mapping[str, Any]) -> Victim:
