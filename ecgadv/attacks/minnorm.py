@@ -65,7 +65,7 @@ class MinNorm(Attack):
     first_step: float = 1.0
     last_step: float = 0.01
     shrink: float = 0.05
-    search_steps: int = 10
+    search_steps: int = 14
     perturb_padding: bool = False
 
     def __post_init__(self) -> None:
