@@ -171,16 +171,15 @@ def test_short_records_keep_their_padding(victim, x, method):
     assert padded.delta[2, 301:].any()
 
 
-@pytest.mark.parametrize("metric", ["l2", "diff", "diffl2"])
-def test_a_mask_is_kept_exactly(victim, x, goals, metric):
+def test_a_mask_is_kept_exactly(victim, x, goals):
     mask = np.zeros(N)
     mask[::2] = 1
     mask[100:200] = 1
-    found = ecgadv.attack(victim, x, target=goals, metric=metric, mask=mask, steps=6)
+    found = ecgadv.attack(victim, x, target=goals, metric="diff", mask=mask, steps=6)
     assert not found.delta[:, mask == 0].any()
     assert found.delta[:, mask == 1].any()
     each = np.stack([np.arange(N) < 100 * (row + 1) for row in range(4)])
-    found = ecgadv.attack(victim, x, target=goals, metric=metric, mask=each, steps=6)
+    found = ecgadv.attack(victim, x, target=goals, metric="diff", mask=each, steps=6)
     assert not found.delta[~each].any()
     assert all(found.delta[row, each[row]].any() for row in range(4))
 

@@ -17,7 +17,7 @@ from ecgadv.victims.pipeline import valid_mask
 ATTACKS = sorted(
     name for name, kind in attack_kinds().items() if kind.minimises and issubclass(kind, Attack)
 )
-"""Every attack that looks for the smallest perturbation; those with a budget have their own tests."""
+"""Every attack that looks for the smallest perturbation; those with a budget have other tests."""
 SMALL = {
     "minnorm": {"steps": 20},
     "cw": {"steps": 40, "search_steps": 2, "initial_constant": 10.0, "learning_rate": 2e-2},
@@ -70,7 +70,7 @@ def test_minnorm_finds_the_nearest_point_of_a_plane(name, ridge, length):
     form = METRICS[name](ridge=ridge)
     victim, x, optimum, lengths = plane(form, length)
     best = form.value(optimum)
-    for size in (1, 3, 8) if length == N else (8,):
+    for size in (1, 3, 8) if length == N and not ridge else (8,):
         found = ecgadv.attack(
             victim, x[:size], target=1, metric=form, lengths=lengths[:size], batch_size=size
         )
@@ -100,10 +100,10 @@ def test_cw_reaches_a_far_ramp_given_the_iterations_to_walk_there():
     # Under diff the nearest point of a whole record is a ramp of up to 6 standard deviations; steps
     # of 5e-3 cannot reach it in the usual 1,000 iterations (measured: 3 to 38 times the optimum).
     form = metrics.get("diff")
-    victim, x, optimum, lengths = plane(form, N, count=3)
+    victim, x, optimum, lengths = plane(form, N, count=1)
     assert np.abs(optimum).max() > 4
     found = ecgadv.attack(
-        victim, x, target=1, metric=form, method="cw", lengths=lengths, steps=5000, batch_size=3
+        victim, x, target=1, metric=form, method="cw", lengths=lengths, steps=5000
     )
     assert found.success.all()
     assert (found.distance / form.value(optimum) <= 1.1).all()
@@ -129,12 +129,12 @@ def random_problem():
 
 @pytest.fixture(scope="module")
 def compact_problem(tmp_path_factory):
-    """The trained victim, eight synthetic records, and the runner-up class of each."""
+    """The trained victim, four synthetic records, and the runner-up class of each."""
     from ecgadv.records import synthetic
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGADV_CACHE", str(tmp_path_factory.mktemp("cache")))
-        batch = synthetic.load(per_class=2).batch(range(8))
+        batch = synthetic.load(per_class=1).batch(range(4))
     victim = ecgadv.load_victim("compact")
     return victim, batch.x, batch.lengths, np.argsort(victim.logits(batch.x), 1)[:, -2]
 
@@ -153,6 +153,8 @@ def test_a_case_does_not_depend_on_its_batch(random_problem, name, method):
     every = np.arange(8)
     whole = run(random_problem, every, name, method, 8)
     assert whole.success.all()
+    assert not whole.delta[5:, 450:].any()
+    assert whole.delta[5:, :450].any(axis=1).all()
     single = run(random_problem, every, name, method, 1)
     np.testing.assert_array_equal(single.success, whole.success)
     np.testing.assert_allclose(single.distance, whole.distance, rtol=1e-3)
@@ -167,25 +169,32 @@ def test_a_case_does_not_depend_on_its_batch(random_problem, name, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ATTACKS)
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize(
+    ("name", "method"), [*((name, "minnorm") for name in sorted(METRICS)), ("diffl2", "cw")]
+)
 def test_a_case_on_the_trained_victim_does_not_depend_on_its_batch(compact_problem, name, method):
-    every = np.arange(8)
-    whole = run(compact_problem, every, name, method, 8)
-    few = np.array([6, 1])
-    single = run(compact_problem, few, name, method, 1)
-    np.testing.assert_array_equal(single.success, whole.success[few])
-    order = np.array([3, 0, 7, 5, 1, 6, 2, 4])
-    moved = run(compact_problem, order, name, method, 8)
+    every = np.arange(4)
+    whole = run(compact_problem, every, name, method, 4)
+    single = run(compact_problem, every[2:3], name, method, 1)
+    order = np.array([3, 0, 2, 1])
+    moved = run(compact_problem, order, name, method, 4)
+    np.testing.assert_array_equal(single.success, whole.success[2:3])
     np.testing.assert_array_equal(moved.success, whole.success[order])
-    again = run(compact_problem, every, name, method, 8)
-    assert again.delta.tobytes() == whole.delta.tobytes()
     # Rounding differs with the batch shape and can turn an iterate on the boundary over, after that
     # the paths part a little; most cases agree to the rounding itself.
     apart = np.abs(moved.distance / whole.distance[order] - 1)
     assert np.median(apart) <= 1e-4
     assert apart.max() <= 0.1
-    assert np.abs(single.distance / whole.distance[few] - 1).max() <= 0.1
+    assert abs(single.distance[0] / whole.distance[2] - 1) <= 0.1
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bytes(compact_problem):
+    every = np.arange(4)
+    one = run(compact_problem, every, "diff", "minnorm", 4)
+    two = run(compact_problem, every, "diff", "minnorm", 4)
+    assert one.delta.tobytes() == two.delta.tobytes()
+    assert one.margin.tobytes() == two.margin.tobytes()
 
 
 # --- what is free, what counts, what is claimed ---------------------------------------------------
@@ -204,9 +213,6 @@ def test_only_free_samples_change(random_problem, name, method):
     )  # fmt: skip
     assert not found.delta[~mask].any()
     assert found.delta[mask].any()
-    plain = run(random_problem, np.arange(8), name, method, 8)
-    assert not plain.delta[5:, 450:].any()
-    assert plain.delta[5:, :450].any(axis=1).all()
 
 
 @pytest.mark.parametrize("method", ATTACKS)
