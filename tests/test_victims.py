@@ -1,11 +1,14 @@
 """Loading victims, refusing those that cannot be attacked, and what the shipped one scores."""
 
+import importlib.util
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
-from helpers import beats, random_network
+from helpers import REPO, beats, environment, random_network
 from keras import layers, ops
 
 import ecgadv
@@ -324,3 +327,60 @@ def test_the_shipped_victim_reads_enough_synthetic_records(tmp_path, monkeypatch
     correct = predict(load_victim("compact"), records).correct
     for letter in "ANO~":
         assert correct[records.labels == letter].sum() >= 20, letter
+
+
+TORCH = """
+import json, numpy as np, torch
+torch.manual_seed(0)
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv1d(1, 4, 7, stride=3)
+        self.drop = torch.nn.Dropout(0.5)
+        self.out = torch.nn.Linear(4, 4)
+    def forward(self, x):
+        y = torch.relu(self.conv(x.transpose(1, 2))).amax(-1)
+        return self.out(self.drop(y))
+import ecgadv
+net = Net()
+rng = np.random.default_rng(0)
+x = rng.normal(size=(3, 300)).astype("float32")
+victim = ecgadv.load_victim(net, n=300)
+net.eval()
+plain = net(torch.from_numpy(x)[..., None]).detach().numpy()
+found = ecgadv.attack(net, x, steps=40)
+after = victim.pipeline(x + found.delta)
+print(json.dumps({
+    "apart": float(np.abs(victim.logits(x) - plain).max()), "digest": len(victim.sha256),
+    "success": found.success.tolist(),
+    "moved": (after.argmax(1) != plain.argmax(1)).tolist(),
+}))
+"""
+
+
+@pytest.mark.slow
+def test_a_torch_module_is_a_victim(tmp_path):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    result = subprocess.run(
+        [sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=300, cwd=REPO,
+        env=environment(KERAS_BACKEND="torch"), check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert said["apart"] < 1e-5
+    assert said["digest"] == 64
+    assert said["success"] == said["moved"] == [True] * 3
+
+
+def test_a_torch_module_needs_its_backend():
+    """A module in a process whose Keras runs on TensorFlow cannot be differentiated."""
+
+    class Module:
+        pass
+
+    Module.__module__ = "torch.nn.modules"
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("runs on another backend")
+    with pytest.raises(VictimError, match="needs backend=torch"):
+        load_victim(Module())
