@@ -242,11 +242,12 @@ def test_reports_of_different_runs_have_different_signatures(compose, tmp_path):
         (["target=noise"], "attack-synthetic-compact-l2-minnorm-to-noise"),
         (["deployment=local"], "attack-synthetic-compact-l2-minnorm-local"),
         (["task=train"], "train-compact-synthetic"),
-        (["task=evaluate"], "evaluate-synthetic-compact"),
+        (["task=evaluate", "evaluate.run=before"], "evaluate-synthetic-compact"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else v,
 )
 def test_folder_is_a_readable_name_and_ten_digits(compose, tmp_path, argv, name):
+    (tmp_path / "before").mkdir()
     composed = compose(*argv)
     assert composed.name == name
     assert composed.folder == tmp_path / "outputs" / f"{name}-{composed.signature[:10]}"
