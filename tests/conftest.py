@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from absl import logging as absl_logging
+from browser import browser, chromium  # noqa: F401, their names make them fixtures
 
 # TensorFlow's logging library takes the sys.stderr of its import for its own, and closes it when
 # logging is configured anew (as Hydra does) while another test's stands in its place: that would be
