@@ -45,7 +45,13 @@ def test_the_version_is_told_once():
 
 def requirements():
     extras = PROJECT["optional-dependencies"]
-    return [*PROJECT["dependencies"], *extras["test"], *extras["dev"], *extras["jax"]]
+    return [
+        *PROJECT["dependencies"],
+        *extras["test"],
+        *extras["dev"],
+        *extras["jax"],
+        *extras["docs"],
+    ]
 
 
 @pytest.mark.parametrize("requirement", requirements())
@@ -107,6 +113,8 @@ def test_the_wheel_holds_package_configuration_weights_and_notice(tmp_path):
         "ecgadv/victims/weights/compact.npz",
         "ecgadv/victims/weights/compact.json",
         "ecgadv/report/template.html",
+        "ecgadv/report/report.css",
+        "ecgadv/report/report.js",
     ):
         assert needed in names
     assert any(name.endswith("licenses/NOTICE") for name in names)

@@ -20,6 +20,35 @@ DISTANCE_NAMES = {"d_l2": "d_l2", "d_smooth": "d_smooth", "d_smooth_l2": "d_smoo
 OF_METRIC = COLUMN_OF_METRIC
 """The distance that an attack under a metric makes small."""
 
+COLUMN_HELP = {
+    "record": "name of the recording",
+    "source": "its class, as the victim reads it unperturbed",
+    "target": "the class wanted; any in an untargeted attack",
+    "predicted": "what the victim says of the perturbed recording",
+    "success": "whether the deployed pipeline confirms the target, with a margin",
+    "p_target": "the victim's probability of the target after the attack",
+    "margin": "lead of the target's logit over the best other one",
+    "d_l2": "sum of squares of the perturbation, standardised units",
+    "d_smooth": "10⁴ times the variance of the perturbation's increments, standardised units",
+    "d_smooth_l2": "d_smooth + 0.01 d_l2",
+    "l2_norm": "Euclidean norm of the perturbation, the root of d_l2",
+    "linf": "largest absolute value of the perturbation, standardised units",
+    "snr_db": "power of the recording over that of the perturbation, in dB; more is fainter",
+    "prd_percent": "percent root-mean-square difference: 100 times the root of the inverse of that",
+    "n_gradients": "gradients of the victim that the case took",
+    "status": "ok: attacked to the end; failed: an error; skipped: the recording cannot be used",
+    "message": "the reason where it is not ok",
+    "split": "whether the victim was trained on the recording or not (heldout)",
+    "target_rate": "injected signals: share of random onsets that reach the target",
+    "mean_power": "injected signals: mean square over the window, in variances of the ECG",
+    "rms_mv": "root mean square over the window, in mV",
+    "peak_mv": "largest amplitude, in mV",
+    "n_records": "recordings that the signal was made from",
+    "job": "folder of the job in the sweep",
+    "metric": "how the size of a perturbation was measured",
+}
+"""What a column of the report's tables means, in a line."""
+
 
 def read_cases(folder: Path) -> pd.DataFrame:
     """``cases.csv`` of a run; ``success`` is bool, empty cells are missing values.
@@ -141,3 +170,15 @@ def confidences(folder: Path) -> dict[str, float]:
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a run; {} where it is missing."""
     return read_json(folder / "config.json")
+
+
+def sweep_overrides(sweep: Path) -> list[str]:
+    """What was set on the command line for a sweep; [] where that is not known."""
+    import yaml
+
+    try:
+        found = yaml.safe_load((sweep / "multirun.yaml").read_text())
+        told = found["hydra"]["overrides"]["task"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return []
+    return [str(item) for item in told] if isinstance(told, list) else []

@@ -37,8 +37,13 @@ class Pictures:
     note: str = ""
 
 
+def case_slug(case: str) -> str:
+    """A case's id as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", case.replace("~", "noise"))
+
+
 def _file_name(kind: str, rank: int, case: str) -> str:
-    return f"{kind}_{rank}_{re.sub(r'[^A-Za-z0-9_.-]+', '_', case.replace('~', 'noise'))}.png"
+    return f"{kind}_{rank}_{case_slug(case)}.png"
 
 
 def overview(cases: pd.DataFrame, folder: Path, title: str, suffix: str = "") -> list[Path]:

@@ -7,25 +7,13 @@ import pytest
 # The writer of made-up runs is shared with the tests of tracking.
 sys.path.insert(0, str(Path(__file__).parent.parent / "tracking"))
 
-from fake_run import ecg, write_run
-
-from ecgadv.records.base import RecordSet
+from fake_run import ecg, made_up_records, write_run
 
 
 @pytest.fixture
 def readable(monkeypatch):
-    """The data source of a made-up run: every record it names, the first one short."""
-
-    def load(_):
-        names = [f"{s}{k:04d}" for s in range(4) for k in range(100)]
-        signals = [(1000 * 0.2 * ecg(i, 3600 if i == 0 else 9000)) for i in range(4)]
-        return RecordSet.pack(
-            "synthetic",
-            [(name, "ANO~"[int(name[0])], signals[int(name[0])]) for name in names],
-            gain=1000.0,
-        )
-
-    monkeypatch.setattr("ecgadv.config.instantiate", load)
+    """The recordings of a made-up run can be read again."""
+    monkeypatch.setattr("ecgadv.config.instantiate", made_up_records)
 
 
 @pytest.fixture
