@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgadv.errors import StoreError
+from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ CASE_COLUMNS = (
     "case_id", "record", "source", "target", "predicted", "success", "p_target", "margin", "d_l2",
     "d_smooth", "d_smooth_l2", "l2_norm", "linf", "snr_db", "prd_percent", "n_gradients",
     "n_forwards", "seconds", "status", "message", "split",
-    "target_rate", "mean_power", "rms_mv", "peak_mv", "n_records",
+    "target_rate", "mean_power", "rms_mv", "peak_mv", "n_records", *PERCEPTIBILITY_COLUMNS,
 )  # fmt: skip
 """Columns of ``cases.csv``; those after ``message`` were added to the contract's first 20."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ecgadv.attacks.engine import Solution
 from ecgadv.errors import ConfigError
+from ecgadv.evaluate.perceptibility import cells, perceptibility
 from ecgadv.evaluate.statistics import distances
 from ecgadv.evaluate.verification import Verdict, verify
 from ecgadv.records.base import Batch, class_letter, class_name
@@ -127,6 +128,7 @@ def verified_rows(
             onsets=onsets,
         )  # fmt: skip
     sizes = distances(solution.delta, batch.x, batch.lengths)
+    seen = perceptibility(solution.delta, batch.x, batch.lengths, batch.scale_mv, victim.fs)
     rows = []
     for i, spec in enumerate(specs):
         rows.append(
@@ -146,6 +148,7 @@ def verified_rows(
                 "status": "ok",
                 "message": "",
                 "split": splits[i],
+                **cells(seen, i),
             }
         )
     return rows

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
 from ecgadv.evaluate.statistics import quartiles, wilson
 
 SUMMARISED = ("d_l2", "d_smooth", "d_smooth_l2", "l2_norm", "snr_db")
@@ -31,6 +32,19 @@ def spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: quartiles(np.array([row[name] for row in won])) for name in SUMMARISED}
 
 
+def seen(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Median and quartiles of what a reader might notice, over the successful cases.
+
+    Runs stored by an earlier version have no such columns: None.
+    """
+    won = [row for row in rows if row["success"]]
+    columns = {
+        name: np.array([row.get(name) for row in won], dtype=np.float64)
+        for name in PERCEPTIBILITY_COLUMNS
+    }
+    return {name: quartiles(values) for name, values in columns.items()}
+
+
 def summarise(
     rows: Sequence[Mapping[str, Any]], pairs: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, Any]:
@@ -52,6 +66,7 @@ def summarise(
         "n_failed": len(attacked) - len(done),
         "n_skipped": len(rows) - len(attacked),
         "distances": spread(attacked),
+        "perceptibility": seen(attacked),
         "pairs": {pair: rate(group) | spread(group) for pair, group in pairs.items()},
         "gradients_per_case": float(np.mean([r["n_gradients"] for r in done])) if done else None,
         "seconds": round(seconds, 3),

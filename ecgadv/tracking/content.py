@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
 from ecgadv.records.base import class_name
 from ecgadv.tracking.uris import hide_password
 
@@ -30,6 +31,9 @@ MAX_PARAM = 6000
 
 DISTANCES = ("d_l2", "d_smooth", "d_smooth_l2")
 """Columns of ``cases.csv`` whose median and quartiles are metrics."""
+
+SEEN = ("snr_db", "prd_percent", *PERCEPTIBILITY_COLUMNS)
+"""Columns of ``cases.csv`` whose median is a metric."""
 
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")
 _BACKENDS = {
@@ -199,6 +203,10 @@ def case_metrics(rows: list[dict[str, str]]) -> dict[str, float]:
                 f"{column}/median": float(median),
                 f"{column}/q75": float(q75),
             }
+    for column in SEEN:
+        values = [v for row in won if (v := _number(row.get(column))) is not None]
+        if values:
+            metrics[f"{column}/median"] = float(np.median(values))
     return metrics
 
 
