@@ -1,6 +1,6 @@
 """The R-peak detector against wfdb's XQRS on recordings of CinC 2017, and what it costs.
 
-    ECGADV_CINC2017=training2017.zip python benchmarks/r_peaks.py --records 400
+ECGADV_CINC2017=training2017.zip python benchmarks/r_peaks.py --records 400
 """
 
 from __future__ import annotations

@@ -191,6 +191,7 @@ RULES: dict[str, Rule] = {
     "train.limit": _integer(0),
     "evaluate.run": _OPTIONAL_PATH,
     "report.run": _OPTIONAL_PATH,
+    "report.vector": _BOOLEAN,
     "track.run": _OPTIONAL_PATH,
     "benchmark.methods": _list_of("names of methods", lambda v: isinstance(v, str)),
     "benchmark.metrics": _list_of("l2, diff, diffl2", lambda v: v in ("l2", "diff", "diffl2")),

@@ -271,3 +271,41 @@ def test_medians_are_metrics():
     assert found["snr_db/median"] == 25
     assert found["r_recall/median"] == 0.5
     assert "t_share/median" not in found
+
+
+@pytest.mark.slow
+def test_a_run_writes_the_columns_and_is_read_without_them(tmp_path):
+    """Of every attacked case, won or lost; and runs of earlier versions load all the same."""
+    import json
+
+    from helpers import in_process, small_world, table
+
+    import ecgadv
+    from ecgadv.report import write_report
+    from ecgadv.store import CASE_COLUMNS
+
+    code, folder = in_process(
+        *small_world(tmp_path), "attack.steps=3", "metric=diff", f"paths.root={tmp_path}"
+    )
+    assert code == 0
+    rows = table(folder)
+    assert tuple(rows[0]) == CASE_COLUMNS
+    assert CASE_COLUMNS[-11:] == perceptibility.PERCEPTIBILITY_COLUMNS
+    run = ecgadv.load_run(folder)
+    wanted = perceptibility.perceptibility(run.delta, run.x, run.lengths, run.scale_mv)
+    assert {row["success"] for row in rows} == {"true", "false"}
+    for i, row in enumerate(rows):
+        for name, values in wanted.items():
+            assert float(row[name] or "nan") == pytest.approx(values[i], rel=1e-4, nan_ok=True)
+    np.testing.assert_allclose(
+        run.cases["max_change_mv"], np.abs(run.delta).max(1) * run.scale_mv, rtol=1e-5
+    )
+    seen = json.loads((folder / "summary.json").read_text())["perceptibility"]
+    won = run.cases[run.cases["success"]]
+    assert seen["max_slope_mv_s"]["median"] == pytest.approx(won["max_slope_mv_s"].median())
+    # As a run of an earlier version.
+    old = run.cases.drop(columns=list(perceptibility.PERCEPTIBILITY_COLUMNS))
+    old.to_csv(folder / "cases.csv", index=False)
+    assert "r_recall" not in ecgadv.load_run(folder).cases
+    assert content.metrics(folder)["n_cases"] == len(rows)
+    assert write_report(folder).is_file()

@@ -25,7 +25,6 @@ CONSOLE = {
 SCALING_HEAD = ("metric", "method", "cases", "seconds", "s/case", "peak RSS, MB", "growth, MB")
 
 _MARKERS = "osD^vP*X<>hd"
-_COLOURS = ("#000000", "#0072B2", "#B2410A", "#1B7F5C", "#8C5A9E", "#6B6B6B")
 
 
 def number(value: float | None, form: str = ".3g") -> str:
@@ -131,7 +130,7 @@ def distance_against_gradients(table: Sequence[Mapping[str, Any]]) -> Figure:
                     [r["gradients"] for r in mine],
                     [r["median"] for r in mine],
                     marker=_MARKERS[f % len(_MARKERS)],
-                    color=_COLOURS[f % len(_COLOURS)],
+                    color=style.SERIES[f % len(style.SERIES)],
                     ms=4.5,
                     linewidth=0.9,
                     label=name,

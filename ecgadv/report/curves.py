@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072B2", "#B2410A", "#1B7F5C", "#8C5A9E", "#6B6B6B")
-_DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5), (3, 3))
-
 
 @style.styled
 def robustness_figure(curves: Mapping[str, Curve], column: str, title: str = "") -> Figure:
@@ -42,13 +39,13 @@ def robustness_figure(curves: Mapping[str, Curve], column: str, title: str = "")
     ends = _ends(curves)
     axes = figure.add_subplot(grid[0, :])
     if ALL in curves:
-        _draw(axes, ALL, curves[ALL], ends, "#000000", ())
+        _draw(axes, ALL, curves[ALL], ends, 0)
     _finish(axes, ends, f"all {curves[ALL].n if ALL in curves else 0} cases")
     for number, source in enumerate(sources):
         axes = figure.add_subplot(grid[1 + number // columns, number % columns])
         mine = {pair: curve for pair, curve in curves.items() if pair.startswith(f"{source}>")}
         for rank, (pair, curve) in enumerate(mine.items()):
-            _draw(axes, pair, curve, ends, _COLOURS[rank % 5], _DASHES[rank % 5])
+            _draw(axes, pair, curve, ends, rank + 1)
         _finish(axes, ends, f"from {source}")
         axes.legend(frameon=False, fontsize=7, loc="upper left", handlelength=3.2)
         if number % columns:
@@ -74,8 +71,7 @@ def _draw(
     pair: str,
     curve: Curve,
     ends: tuple[float, float],
-    colour: str,
-    dashes: tuple[float, ...],
+    rank: int,
 ) -> None:
     if not curve.n:
         return
@@ -92,7 +88,7 @@ def _draw(
         stretched(curve.low, first_low),
         stretched(curve.high, first_high),
         step="post",
-        color=colour,
+        color=style.series(rank)["color"],
         alpha=0.14,
         linewidth=0,
     ).set_gid(f"band {pair}")
@@ -100,12 +96,10 @@ def _draw(
         budget,
         stretched(curve.rate, 0.0),
         where="post",
-        color=colour,
         linewidth=1.1,
         label=f"{pair.replace('>', ' → ')} ({curve.n})",
+        **style.series(rank),
     )
-    if dashes:
-        line.set_dashes(dashes)
     line.set_gid(pair)
 
 
@@ -128,5 +122,5 @@ def _finish(axes: Axes, ends: tuple[float, float], title: str) -> None:
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.set_ylabel("success")
     axes.set_title(title, loc="left", fontsize=8, pad=3)
-    axes.grid(linewidth=0.4, color="#DDDDDD")
+    axes.grid(linewidth=0.4, color=style.GRID)
     axes.set_axisbelow(True)

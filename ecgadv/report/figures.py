@@ -135,7 +135,7 @@ def ecg_paper_axes(
     return axes
 
 
-def _limits(values: np.ndarray, least: tuple[float, float], gain: float) -> tuple[float, float]:
+def limits(values: np.ndarray, least: tuple[float, float], gain: float) -> tuple[float, float]:
     """Ends of a strip in mV that hold the values, at 5 mm lines."""
     step = 5.0 / gain
     low = min(float(values.min()), least[0])
@@ -171,15 +171,20 @@ def busiest_start(delta: np.ndarray, length: int, seconds: float, fs: int = FS) 
     return float(starts[np.argmax(energy[starts + width] - energy[starts])] / fs)
 
 
-def _label(letter: str, p: float | None) -> str:
+def label(letter: str, p: float | None) -> str:
+    """Caption of a strip: its class, and the probability where it is known."""
     return f"class {letter}" + ("" if p is None or not math.isfinite(p) else f" (p = {p:.2f})")
 
 
-def _stack(
-    columns: Sequence[tuple[float, float, Sequence[Strip]]], title: str, foot: str, fs: int
+def stack(
+    columns: Sequence[tuple[float, float, Sequence[Strip]]],
+    title: str,
+    foot: str,
+    fs: int,
+    speed: float = SPEED,
 ) -> Figure:
     """Columns of strips, each (start in s, seconds, strips), under a title."""
-    widths = [(seconds + LEAD_IN) * SPEED for _, seconds, _ in columns]
+    widths = [(seconds + LEAD_IN) * speed for _, seconds, _ in columns]
     tallest = max(sum(s.height + _CAPTION for s in strips) for _, _, strips in columns)
     page_w = sum(widths) + _MARGIN * (len(columns) + 1)
     page_h = tallest + 9.0 + 12.0
@@ -199,8 +204,9 @@ def _stack(
         for strip in strips:
             top -= _CAPTION + strip.height
             axes = ecg_paper_axes(
-                figure, left, top, seconds, strip.low, strip.high, start=start, gain=strip.gain
-            )
+                figure, left, top, seconds, strip.low, strip.high, start=start, gain=strip.gain,
+                speed=speed,
+            )  # fmt: skip
             time = start + np.arange(strip.signal.size) / fs
             if strip.ghost is not None:
                 (ghost,) = axes.plot(time, strip.ghost, color=style.GHOST, linewidth=0.5)
@@ -218,14 +224,16 @@ def _stack(
     return figure
 
 
-def _window(length: int, start: float | None, seconds: float, delta: np.ndarray, fs: int) -> slice:
+def window(length: int, start: float | None, seconds: float, delta: np.ndarray, fs: int) -> slice:
+    """Samples that are shown, from ``start`` s or from where ``delta`` is strongest."""
     if start is None:
         start = busiest_start(delta, length, seconds, fs)
     first = min(max(0, round(start * fs)), max(0, length - 1))
     return slice(first, min(length, first + round(seconds * fs)))
 
 
-def _check(x: np.ndarray, delta: np.ndarray, length: int | None) -> int:
+def checked_length(x: np.ndarray, delta: np.ndarray, length: int | None) -> int:
+    """Own samples of a record; ValueError where ``x`` and ``delta`` do not belong together."""
     if x.ndim != 1 or x.shape != delta.shape:
         raise ValueError(f"one record and its perturbation, not {x.shape} and {delta.shape}")
     length = x.size if length is None else min(int(length), x.size)
@@ -280,23 +288,23 @@ def before_after(
     Raises:
         ValueError: ``x`` and ``delta`` are not two signals of one record.
     """
-    length = _check(x, delta, length)
-    shown = _window(length, start, seconds, delta, fs)
+    length = checked_length(x, delta, length)
+    shown = window(length, start, seconds, delta, fs)
     clean = np.asarray(x[shown], dtype=np.float64) * scale_mv
     noise = np.asarray(delta[shown], dtype=np.float64) * scale_mv
     both = np.concatenate([clean, clean + noise])
     gain = _gain_for(both)
-    low, high = _limits(both, (-0.5 * GAIN / gain, 1.0 * GAIN / gain), gain)
+    low, high = limits(both, (-0.5 * GAIN / gain, 1.0 * GAIN / gain), gain)
     peak = float(np.abs(noise).max())
     factor = _magnification(peak)
     hit = "" if not target else f"target {target}, {'reached' if predicted == target else 'missed'}"
     if target == "any":
         hit = "untargeted, " + ("reached" if predicted != source else "missed")
     strips = [
-        Strip(clean, f"original: {_label(source, p_before)}", style.ORIGINAL, gain, low, high),
+        Strip(clean, f"original: {label(source, p_before)}", style.ORIGINAL, gain, low, high),
         Strip(
             clean + noise,
-            f"adversarial: {_label(predicted, p_after)}",
+            f"adversarial: {label(predicted, p_after)}",
             style.ADVERSARIAL,
             gain,
             low,
@@ -309,7 +317,7 @@ def before_after(
             f"perturbation at the same scale (largest {peak:.3g} mV)",
             style.PERTURBATION,
             gain,
-            *_limits(noise, (-0.5 * GAIN / gain, 1.0 * GAIN / gain), gain),
+            *limits(noise, (-0.5 * GAIN / gain, 1.0 * GAIN / gain), gain),
         ),
     ]
     if GAIN * factor > gain:
@@ -320,7 +328,7 @@ def before_after(
                 f"{_gain_text(GAIN * factor)}, pulse {1 / factor:g} mV",
                 style.PERTURBATION,
                 GAIN * factor,
-                *_limits(noise, (-1.0 / factor, 1.0 / factor), GAIN * factor),
+                *limits(noise, (-1.0 / factor, 1.0 / factor), GAIN * factor),
             )
         )
     duration = clean.size / fs
@@ -329,7 +337,7 @@ def before_after(
     foot = f"{SPEED:g} mm/s, {_gain_text(gain)}, grid 1 mm and 5 mm; grey: original"
     for name, value in (distances or {}).items():
         foot += f";  {DISTANCE_NAMES.get(name, name)} = {value:.3g}"
-    return _stack([(shown.start / fs, duration, strips)], title, foot, fs)
+    return stack([(shown.start / fs, duration, strips)], title, foot, fs)
 
 
 @style.styled
@@ -370,17 +378,17 @@ def metric_comparison(
     if not deltas:
         raise ValueError("no perturbation to compare")
     for delta in deltas.values():
-        samples = _check(x, delta, length)
+        samples = checked_length(x, delta, length)
     together = np.sqrt(sum(np.square(d, dtype=np.float64) for d in deltas.values()))
-    shown = _window(samples, start, seconds, together, fs)
+    shown = window(samples, start, seconds, together, fs)
     clean = np.asarray(x[shown], dtype=np.float64) * scale_mv
     noises = {k: np.asarray(d[shown], dtype=np.float64) * scale_mv for k, d in deltas.items()}
     both = np.concatenate([clean, *(clean + noise for noise in noises.values())])
     gain = _gain_for(both)
-    low, high = _limits(both, (-0.5 * GAIN / gain, 1.0 * GAIN / gain), gain)
+    low, high = limits(both, (-0.5 * GAIN / gain, 1.0 * GAIN / gain), gain)
     factor = _magnification(max(float(np.abs(noise).max()) for noise in noises.values()))
     every = np.concatenate(list(noises.values()))
-    ends = _limits(every, (-1.0 / factor, 1.0 / factor), GAIN * factor)
+    ends = limits(every, (-1.0 / factor, 1.0 / factor), GAIN * factor)
     # Equal heights keep the rows of the two columns together.
     tall = max((high - low) * gain, (ends[1] - ends[0]) * GAIN * factor)
     low, high = _widen(low, high, tall / gain, 5.0 / gain)
@@ -400,7 +408,7 @@ def metric_comparison(
     foot = (
         f"{SPEED:g} mm/s, {_gain_text(gain)} (right: {_gain_text(GAIN * factor)}); grey: original"
     )
-    return _stack([(begin, duration, left), (begin, duration, right)], title, foot, fs)
+    return stack([(begin, duration, left), (begin, duration, right)], title, foot, fs)
 
 
 def _widen(low: float, high: float, span: float, step: float) -> tuple[float, float]:
@@ -502,7 +510,7 @@ def distance_distributions(cases: pd.DataFrame, title: str = "") -> Figure:
         if k:
             axes.set_yticklabels([])
         axes.set_xlabel(DISTANCE_NAMES[column])
-        axes.grid(axis="x", linewidth=0.4, color="#DDDDDD")
+        axes.grid(axis="x", linewidth=0.4, color=style.GRID)
         axes.set_axisbelow(True)
     figure.suptitle(title or "distances of the successful cases", fontsize=9)
     figure.subplots_adjust(left=0.14, right=0.98, top=0.9, bottom=0.16, wspace=0.08)

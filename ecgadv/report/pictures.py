@@ -11,15 +11,19 @@ import numpy as np
 
 from ecgadv.evaluate.curves import pair_curves
 from ecgadv.records.base import class_name
-from ecgadv.report import data, figures, style, type2
+from ecgadv.report import data, figures, signals, style, type2
 from ecgadv.report.curves import robustness_figure
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-GALLERY = ("best", "median", "worst", "missed")
-"""Kinds of single cases that are drawn: least, middling and most perturbed, and not successful."""
+GALLERY = ("best", "median", "worst", "missed", "beats")
+"""Kinds of single cases that are drawn: least, middling and most perturbed, not successful, and
+enlarged with their R peaks."""
+
+MOST_SPECTRA = 300
+"""Cases that a spectrum is made from at most, in the order of the table."""
 
 
 @dataclass
@@ -52,11 +56,13 @@ def overview(cases: pd.DataFrame, folder: Path, title: str, suffix: str = "") ->
     if len(data.attempted(cases)):
         heading = f"{title}: success rate" if title else ""
         name = f"success_heatmap{suffix}.png"
-        written.append(style.save(figures.success_heatmap(cases, heading), folder / name))
+        written.append(style.save_figure(figures.success_heatmap(cases, heading), folder / name))
     if data.succeeded(cases).any():
         heading = f"{title}: distances of the successful cases" if title else ""
         name = f"distance_distributions{suffix}.png"
-        written.append(style.save(figures.distance_distributions(cases, heading), folder / name))
+        written.append(
+            style.save_figure(figures.distance_distributions(cases, heading), folder / name)
+        )
     return written
 
 
@@ -83,6 +89,79 @@ def _draw(
     )
 
 
+def _draw_beats(row: Any, x: np.ndarray, delta: np.ndarray, scale: float) -> Any:
+    return signals.beats(
+        x,
+        delta[: x.size],
+        scale,
+        record=str(row["record"]),
+        source=str(row["source"]),
+        target=str(row["target"]),
+        predicted=str(row["predicted"]),
+    )
+
+
+def run_spectra(runs: dict[str, Path], folder: Path, stem: str) -> list[Path]:
+    """Spectra of the perturbations of runs, a line a run, beside that of their records.
+
+    Args:
+        runs: name of the line -> folder of the run.
+        folder: where the files go.
+        stem: of their names.
+
+    Returns:
+        The PNG file; [] where no run has a successful case that can be read again.
+    """
+    groups, lengths = {}, {}
+    ecg: dict[str, np.ndarray] = {}
+    for name, run in runs.items():
+        cases = data.read_cases(run)
+        ids = [str(i) for i in cases.loc[data.succeeded(cases), "case_id"]][:MOST_SPECTRA]
+        deltas = data.read_perturbations(run, ids)
+        records, problem = data.read_signals(run, list(deltas))
+        if problem or not records:
+            continue
+        own = [case for case in ids if case in deltas and case in records]
+        groups[name or "perturbation"] = np.stack([deltas[c][0] * deltas[c][1] for c in own])
+        lengths[name or "perturbation"] = np.array([records[c].size for c in own])
+        known = dict(zip(cases["case_id"].astype(str), cases["record"].astype(str), strict=True))
+        # Every record once, however many cases it has.
+        ecg |= {known[c]: records[c] * deltas[c][1] for c in own}
+    if not groups:
+        return []
+    n = max(x.size for x in ecg.values())
+    padded = np.stack([np.pad(x, (0, n - x.size)) for x in ecg.values()])
+    figure = signals.spectra(
+        groups, padded, lengths=lengths, ecg_lengths=np.array([x.size for x in ecg.values()])
+    )
+    return [style.save_figure(figure, folder / f"{stem}.png")]
+
+
+def compare_groups(cases: pd.DataFrame, runs: dict[str, Path], folder: Path) -> list[Path]:
+    """What tells the metrics of a sweep apart: perceptibility side by side, and spectra.
+
+    Args:
+        cases: rows of all jobs, with a column ``metric``.
+        runs: metric -> folder of a job; those with injected signals have no spectrum here.
+        folder: where the files go.
+    """
+    written = []
+    names = [name for name in signals.PANELS if name in cases and cases[name].notna().any()]
+    groups = {
+        str(metric): {name: mine[name].to_numpy(float) for name in names}
+        for metric, mine in cases[data.succeeded(cases)].groupby("metric", sort=False)
+    }
+    if len(names) > 1 and groups:
+        figure = signals.metric_bars(groups, names)
+        written.append(style.save_figure(figure, folder / "perceptibility.png"))
+    edited = {
+        name: run
+        for name, run in runs.items()
+        if data.read_config(run).get("threat_model") != "type2"
+    }
+    return written + (run_spectra(edited, folder, "spectra") if len(edited) > 1 else [])
+
+
 def write_figures(folder: Path, *, each: int = 3) -> Pictures:
     """Draw a run's figures: success by pair, distances, and a gallery of single cases on ECG paper.
 
@@ -101,11 +180,13 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
         column = data.ranking_column(config, cases)
         curves = pair_curves(cases.to_dict("records"), column)
         drawn = robustness_figure(curves, column, f"{data.metric_of(config)}: success in a budget")
-        pictures.overview.append(style.save(drawn, place / "robustness_curve.png"))
+        pictures.overview.append(style.save_figure(drawn, place / "robustness_curve.png"))
     pictures.overview += type2.write_figures(folder)
-    for stale in place.glob("*_*_*.png"):
+    for stale in place.glob("*_*_*.p*"):
         if stale.name.startswith(GALLERY):
             stale.unlink(missing_ok=True)
+    if config.get("threat_model") != "type2":
+        pictures.overview += run_spectra({data.metric_of(config): folder}, place, "spectra")
     column = data.ranking_column(config, cases)
     chosen = data.extremes(cases, column, each)
     lost = cases[cases["status"].eq("ok") & ~data.succeeded(cases)]
@@ -115,19 +196,23 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
         pictures.note = "no case was attacked to its end"
         return pictures
     deltas = data.read_perturbations(folder, wanted)
-    signals, problem = data.read_signals(folder, wanted)
+    records, problem = data.read_signals(folder, wanted)
     if problem:
         pictures.note = f"the recordings could not be read again: {problem}"
         return pictures
     confidence = data.confidences(folder)
     row_of = {str(row["case_id"]): row for _, row in cases.iterrows()}
+    chosen["beats"] = [ids[0] for ids in (chosen["median"], chosen["worst"]) if ids]
     for kind, ids in chosen.items():
         for rank, case in enumerate(ids, 1):
-            if case not in deltas or case not in signals:
+            if case not in deltas or case not in records:
                 continue
             row = row_of[case]
-            figure = _draw(row, signals[case], *deltas[case], confidence)
-            file = style.save(figure, place / _file_name(kind, rank, case))
+            if kind == "beats":
+                figure = _draw_beats(row, records[case], *deltas[case])
+            else:
+                figure = _draw(row, records[case], *deltas[case], confidence)
+            file = style.save_figure(figure, place / _file_name(kind, rank, case))
             pair = f"{class_name(str(row['source']))} to {class_name(str(row['target']))}"
             value = f", {data.DISTANCE_NAMES[column]} = {row[column]:.3g}"
             pictures.gallery.setdefault(kind, []).append(
@@ -163,13 +248,13 @@ def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[
     ids = {name: [str(t[key]["case_id"]) for key in shared] for name, t in tables.items()}
     deltas = {name: data.read_perturbations(runs[name], ids[name]) for name in runs}
     name0 = next(iter(runs))
-    signals, problem = data.read_signals(runs[name0], ids[name0])
+    records, problem = data.read_signals(runs[name0], ids[name0])
     if problem:
         return []
     for k, (record, source, target) in enumerate(shared):
-        if any(ids[name][k] not in deltas[name] for name in runs) or ids[name0][k] not in signals:
+        if any(ids[name][k] not in deltas[name] for name in runs) or ids[name0][k] not in records:
             continue
-        x = signals[ids[name0][k]]
+        x = records[ids[name0][k]]
         figure = figures.metric_comparison(
             x,
             {name: deltas[name][ids[name][k]][0][: x.size] for name in runs},
@@ -186,5 +271,5 @@ def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[
         )
         name = _file_name("metrics", k + 1, f"{record}_{source}_to_{target}")
         caption = f"record {record}, {class_name(source)} to {class_name(target)}"
-        drawn.append((style.save(figure, folder / name), caption))
+        drawn.append((style.save_figure(figure, folder / name), caption))
     return drawn

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -20,6 +22,22 @@ GHOST = "#8C8C8C"
 PAPER_MINOR = "#F6D5D2"
 PAPER_MAJOR = "#E3A29C"
 """Okabe and Ito's hues, darkened so that lines differ from the paper in grey as well."""
+
+SERIES = ("#000000", "#0072B2", "#B2410A", "#1B7F5C", "#8C5A9E", "#6B6B6B")
+DASHES: tuple[tuple[float, ...], ...] = (
+    (), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5), (3, 3), (8, 2),
+)  # fmt: skip
+"""Colours and dashes of several lines in one panel, used together: where two colours come close in
+grey print, the dashes differ."""
+
+METRIC_LINES = {"l2": 2, "diff": 1, "diffl2": 3}
+"""Place in :data:`SERIES` of each metric, so that it looks the same in every figure."""
+
+GRID = "#DDDDDD"
+SHADE = "#EBEBEB"
+
+VECTOR = ".pdf"
+"""Ending of the vector file beside a PNG, where one is wanted."""
 
 RATE_MAP = "cividis"
 """Colour map of rates: monotone in lightness."""
@@ -38,6 +56,7 @@ SETTINGS: Any = {
     "lines.linewidth": 0.8,
     "lines.solid_joinstyle": "round",
     "svg.fonttype": "none",
+    "svg.hashsalt": "ecgadv",
     "pdf.fonttype": 42,
     "path.simplify": False,
 }
@@ -67,6 +86,42 @@ def new_figure(width_mm: float, height_mm: float) -> Figure:
     figure = Figure(figsize=(width_mm / MM_PER_INCH, height_mm / MM_PER_INCH), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def series(rank: int) -> dict[str, Any]:
+    """Colour and dashes of the ``rank``-th line of a panel, for matplotlib's ``plot``."""
+    dashes = DASHES[rank % len(DASHES)]
+    style = {"color": SERIES[rank % len(SERIES)]}
+    return style | ({"dashes": dashes} if dashes else {"linestyle": "-"})
+
+
+def metric_series(name: str, rank: int) -> dict[str, Any]:
+    """:func:`series` of a metric; of an unknown one by its rank."""
+    return series(METRIC_LINES.get(name, 4 + rank))
+
+
+_copies: ContextVar[bool] = ContextVar("vector copies of figures", default=False)
+
+
+@contextlib.contextmanager
+def vector_copies(wanted: bool = True) -> Iterator[None]:
+    """Within it :func:`save_figure` writes vector graphics beside every PNG."""
+    token = _copies.set(wanted)
+    try:
+        yield
+    finally:
+        _copies.reset(token)
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 110) -> Path:
+    """Write a figure of a report: a PNG, and within :func:`vector_copies` a PDF beside it.
+
+    Returns:
+        The PNG.
+    """
+    if _copies.get():
+        save(figure, path.with_suffix(VECTOR))
+    return save(figure, path.with_suffix(".png"), dpi)
 
 
 @styled

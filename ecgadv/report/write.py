@@ -392,6 +392,7 @@ def write_sweep_report(sweep: Path) -> Path:
     for metric, mine in cases.groupby("metric", sort=False):
         suffix = f"_{metric}" if metric else ""
         drawn += pictures.overview(mine, place, str(metric), suffix)
+    drawn += pictures.compare_groups(cases, by_metric, place)
     if injected:
         drawn.insert(0, style.save(type2.study(injected), place / "type2_study.png"))
     head = ["job", "overrides", "status", "cases", "success %", "d_l2 median"]

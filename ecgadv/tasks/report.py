@@ -37,9 +37,10 @@ def run(cfg: dict[str, Any], folder: Path) -> int:
     if not place.is_dir():
         raise ConfigError(f"{key}={value}: no such folder")
 
+    from ecgadv.report.style import vector_copies
     from ecgadv.report.write import write_report, write_sweep_report
 
-    is_run = (place / "cases.csv").is_file()
-    written = write_report(place) if key == "report.run" or is_run else write_sweep_report(place)
-    print(written)
+    is_run = key == "report.run" or (place / "cases.csv").is_file()
+    with vector_copies(bool((cfg.get("report") or {}).get("vector"))):
+        print(write_report(place) if is_run else write_sweep_report(place))
     return 0
