@@ -100,9 +100,20 @@ _WINDOW = Rule(
         or (isinstance(v, str) and re.fullmatch(r"\d+(\.\d+)?\s*s", v) is not None)
     ),
 )
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(map(_is_number, value))
+        and 0 <= value[0] < value[1]
+    )
+
+
 _PAIR = Rule(
     "two numbers, [low,high] with low below high",
-    lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) and 0 <= v[0] < v[1],
+    _is_pair,
 )
 _FREQUENCIES = Rule(
     "a list of frequencies in Hz such as [50,60]",
@@ -120,7 +131,7 @@ RULES: dict[str, Rule] = {
     "batch_size": _either("auto", _integer(1)),
     "precision": _choice("auto", "float32", "bfloat16"),
     "window": _either(None, _WINDOW),
-    "universal": _BOOLEAN,
+    "universal": Rule("true, false or all", lambda v: isinstance(v, bool) or v == "all"),
     "resume": _BOOLEAN,
     "sweep": _OPTIONAL_PATH,
     "paths.root": _PATH,
@@ -153,6 +164,13 @@ RULES: dict[str, Rule] = {
     "attack.constant": _number(0, above=True),
     "attack.band": _either(None, _PAIR),
     "attack.peak": _either(None, _number(0, above=True)),
+    "attack.mask": _either(
+        None,
+        Rule(
+            "spans in seconds, [from,to] or [[from,to],[from,to]]",
+            lambda v: _is_pair(v) or (isinstance(v, list) and bool(v) and all(map(_is_pair, v))),
+        ),
+    ),
     "attack.train_records": _integer(1),
     "attack.initial_constant": _number(0, above=True),
     "attack.check_every": _integer(1),
@@ -351,6 +369,7 @@ def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> N
             raise ConfigError(f"{path}={show(value)}: must be {rule.wanted}")
     _check_backend(cfg)
     _check_injection(cfg)
+    _check_limits(cfg)
     _check_selection(cfg)
     _check_task(cfg)
     _check_data(cfg)
@@ -368,12 +387,17 @@ def _check_injection(cfg: Mapping[str, Any]) -> None:
             ("attack=eot", attack == "eot"),
             (f"filter={filter_name}", filter_name not in (None, "none")),
             (f"window={show(cfg.get('window'))}", cfg.get("window") is not None),
-            ("universal=true", bool(cfg.get("universal"))),
+            (f"universal={show(cfg.get('universal'))}", bool(cfg.get("universal"))),
         ):
             if given:
                 raise ConfigError(f"{option} is for injected signals: it needs threat_model=type2")
     if cfg.get("universal") and attack != "eot":
-        raise ConfigError(f"universal=true attack={attack}: needs attack=eot")
+        raise ConfigError(f"universal={show(cfg['universal'])} attack={attack}: needs attack=eot")
+    if cfg.get("universal") == "all" and cfg.get("target") in ("all", "untargeted"):
+        raise ConfigError(
+            f"universal=all target={cfg['target']}: one signal for all classes needs one target, "
+            "A, N, O or noise"
+        )
     window = cfg.get("window")
     if isinstance(window, str):
         seconds = float(window.rstrip("s "))
@@ -393,6 +417,36 @@ def _check_injection(cfg: Mapping[str, Any]) -> None:
                         f"{section}.{key}={show(node[key])}: must be above 0 and below half the "
                         "sampling rate, 150 Hz"
                     )
+
+
+def _check_limits(cfg: Mapping[str, Any]) -> None:
+    """Band and mask of a perturbation: beyond half the sampling rate, gaps, nothing left."""
+    node = cfg.get("attack")
+    if cfg.get("task") != "attack" or not isinstance(node, Mapping):
+        return
+    band, mask, window = node.get("band"), node.get("mask"), cfg.get("window")
+    if band is not None and band[1] > 150:
+        raise ConfigError(
+            f"attack.band={show(band)}: must end at half the sampling rate, 150 Hz, or below"
+        )
+    if mask is None:
+        return
+    spans = mask if isinstance(mask[0], list) else [mask]
+    if band is not None and len(spans) > 1:
+        raise ConfigError(
+            f"attack.band={show(band)} attack.mask={show(mask)}: a signal within a band cannot "
+            "have gaps; give one span, or no band"
+        )
+    first, lasts = min(span[0] for span in spans), 30.0
+    if isinstance(window, str):
+        lasts = float(window.rstrip("s "))
+    elif window is not None:
+        lasts = window / 300
+    if first >= lasts:
+        raise ConfigError(
+            f"attack.mask={show(mask)}: begins after the {lasts:g} s that "
+            f"{'a record' if window is None else 'the window'} lasts at most"
+        )
 
 
 def _check_backend(cfg: Mapping[str, Any]) -> None:

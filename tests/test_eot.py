@@ -278,3 +278,18 @@ def test_it_refuses_the_objective_of_type_i(victim):
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         EOT(**options)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 5, 12])
+def test_views_in_turns_give_the_gradient_of_all_together(victim, at_once):
+    cases = make_cases(2, views=views_of(2, shifts=12))
+    p = np.random.default_rng(8).normal(size=(2, N)).astype(np.float32)
+    device, turn = on_device(cases), backend.tensor(np.array([0, 5]), "int32")
+
+    def of(turns):
+        objective = Injection(victim, FRONT_END, 12, at_once=turns)
+        found = backend.compile(objective.gradient)(backend.tensor(p), device, turn)
+        return [backend.to_numpy(part) for part in found]
+
+    for part, whole in zip(of(at_once), of(None), strict=True):
+        np.testing.assert_allclose(part, whole, rtol=1e-4, atol=1e-6)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from ecgadv.errors import ConfigError
+from ecgadv.threat.limits import Limits, spans_of
 from ecgadv.threat.metrics import Factor, Quadratic
 from ecgadv.threat.objectives import Cases, Objective
 
@@ -68,6 +70,21 @@ class Attack(ABC):
     name: ClassVar[str]
     minimises: ClassVar[bool] = True
     coarse_gradients: ClassVar[bool] = False
+
+    @property
+    def limits(self) -> Limits:
+        """Band and peak that every iterate keeps, from the options of those names.
+
+        Raises:
+            ConfigError: they are out of range, or there is a band and a mask with gaps.
+        """
+        band, mask = getattr(self, "band", None), getattr(self, "mask", None)
+        if mask is not None and len(spans_of(mask)) > 1 and band is not None:
+            raise ConfigError(
+                f"attack.band={list(band)} attack.mask={mask}: a signal within a band cannot have "
+                "gaps; give one span, or no band"
+            )
+        return Limits(band, getattr(self, "peak", None))
 
     @abstractmethod
     def max_steps(self) -> int:

@@ -7,12 +7,14 @@ on c.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from ecgadv import backend
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.errors import ConfigError
+from ecgadv.threat.limits import Spans
 from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 
@@ -66,6 +68,9 @@ class CarliniWagner(Attack):
         tolerance: a search step ends where the loss has not fallen by this share.
         kappa: confidence κ.
         perturb_padding: whether a short record's zero padding may be perturbed.
+        band: lowest and highest frequency of δ in Hz, None for all; see :class:`Limits`.
+        peak: largest |δ| in standard deviations of the record; None for any.
+        mask: spans in seconds that may be perturbed; None for all samples.
     """
 
     name: ClassVar[str] = "cw"
@@ -77,8 +82,12 @@ class CarliniWagner(Attack):
     tolerance: float = 1e-4
     kappa: float = 0.0
     perturb_padding: bool = False
+    band: Sequence[float] | None = None
+    peak: float | None = None
+    mask: Spans | None = None
 
     def __post_init__(self) -> None:
+        _ = self.limits
         for name in ("steps", "search_steps", "check_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"attack.{name}={getattr(self, name)}: must be at least 1")
@@ -146,11 +155,12 @@ class CarliniWagner(Attack):
 
         iteration = state.iteration + 1
         time = ops.cast(iteration, "float32")[:, None]
-        gradient = gradient * cases.free
+        gradient = self.limits.steer(gradient * cases.free, cases.free)
         first = 0.9 * state.first + 0.1 * gradient
         second = 0.999 * state.second + 0.001 * ops.square(gradient)
         unbiased = ops.sqrt(second / (1.0 - ops.power(0.999, time))) + 1e-8
         delta = state.delta - self.learning_rate * first / (1.0 - ops.power(0.9, time)) / unbiased
+        delta = self.limits.into(delta, cases.free)
 
         # The released code looks at the loss in iterations 0, 100, 200, …, stops where it stalls.
         looked = ops.equal(ops.mod(state.iteration, self.check_every), 0)

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from ecgadv import backend
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.errors import ConfigError
-from ecgadv.records.preprocessing import FS
 from ecgadv.threat.injection import Injection
+from ecgadv.threat.limits import Spans
 from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 
@@ -82,8 +81,10 @@ class EOT(Attack):
         constant: c in d(p)/c. ``budget`` leaves this term out under the metric ``l2``, whose
             part the projection does.
         search_steps: constants that ``paper`` tries.
-        band: lowest and highest frequency in Hz that the injector can make; None for all.
+        band: lowest and highest frequency in Hz that the injector can make, None for all; see
+            :class:`ecgadv.threat.limits.Limits`.
         peak: largest |p| that it can make, in standard deviations of the ECG; None for any.
+        mask: spans in seconds of p, counted from its onset, that may differ from 0; None for all.
         train_records: records of the source class that a universal perturbation is made from.
     """
 
@@ -100,6 +101,7 @@ class EOT(Attack):
     search_steps: int = 5
     band: Sequence[float] | None = None
     peak: float | None = None
+    mask: Spans | None = None
     train_records: int = 20
 
     def __post_init__(self) -> None:
@@ -110,7 +112,8 @@ class EOT(Attack):
         for name in ("steps", "paper_steps", "search_steps", "train_records"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"attack.{name}={getattr(self, name)}: must be at least 1")
-        for name in ("step_size", "power", "constant", "peak"):
+        _ = self.limits
+        for name in ("step_size", "power", "constant"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"attack.{name}={value}: must be above 0")
@@ -119,14 +122,12 @@ class EOT(Attack):
                 f"attack.lowest_power={self.lowest_power}: must be at least 0 and below "
                 f"attack.highest_power={self.highest_power}"
             )
-        if self.band is not None:
-            band = tuple(float(edge) for edge in self.band)
-            if len(band) != 2 or not 0 <= band[0] < band[1] <= FS / 2:
-                raise ConfigError(
-                    f"attack.band={list(band)}: must be [low,high] in Hz, low below high, at most "
-                    f"half the sampling rate, {FS / 2:g} Hz"
-                )
-            object.__setattr__(self, "band", band)
+        needed = math.sqrt(self.lowest_power)
+        if self.schedule == "paper" and self.peak is not None and self.peak < needed:
+            raise ConfigError(
+                f"attack.peak={self.peak:g} attack.lowest_power={self.lowest_power:g}: such a mean "
+                f"power needs amplitudes of {needed:.3g} at least"
+            )
 
     @property
     def _rate(self) -> float:
@@ -181,25 +182,11 @@ class EOT(Attack):
 
         return ops.sum(ops.square(p), axis=-1) / ops.sum(cases.free, axis=-1)
 
-    def constrain(self, p: Any, cases: Cases, *, scale: bool = False) -> Any:
-        """Within the window, the band, the peak and (in ``budget``) the power.
-
-        Args:
-            p: (B, n).
-            cases: the window is where ``free`` is 1.
-            scale: meet the peak by scaling down instead of clipping, which would leave the band.
-        """
+    def constrain(self, p: Any, cases: Cases) -> Any:
+        """Within the window (where ``free`` is 1), the limits and (in ``budget``) the power."""
         from keras import ops
 
-        p = p * cases.free
-        if self.band is not None:
-            p = _band_limited(p, self.band, FS) * cases.free
-        if self.peak is not None:
-            if scale:
-                top = ops.max(ops.abs(p), axis=-1, keepdims=True)
-                p = p * ops.minimum(1.0, self.peak / ops.maximum(top, 1e-12))
-            else:
-                p = ops.clip(p, -self.peak, self.peak)
+        p = self.limits.into(p * cases.free, cases.free)
         if self.schedule == "budget":
             power = self.mean_power(p, cases)[:, None]
             # A hair below the limit, so that no rounding puts the stored signal above it.
@@ -216,12 +203,9 @@ class EOT(Attack):
         penalised = self.schedule == "paper" or metric.smooth > 0
         turn = state.search * self._length + state.iteration
 
-        def loss(p: Any, constant: Any, views: Any) -> tuple[Any, Any]:
-            entropy, hit = objective.cross_entropy(p, cases, views)
-            total = entropy + metric.value(p) / constant if penalised else entropy
-            return total, (entropy, hit)
-
-        (_, (entropy, hit)), gradient = backend.value_and_grad(loss)(state.p, state.constant, turn)
+        entropy, hit, gradient = objective.gradient(state.p, cases, turn)
+        if penalised:
+            gradient = gradient + metric.gradient(state.p) / state.constant[:, None]
         active = state.search < self._searches
         # Judged before the step: these are the loss and the hits of the iterate itself.
         best, best_loss = state.best, state.best_loss
@@ -238,7 +222,7 @@ class EOT(Attack):
 
         iteration = state.iteration + 1
         time = ops.cast(iteration, "float32")[:, None]
-        gradient = gradient * cases.free
+        gradient = self.limits.steer(gradient * cases.free, cases.free)
         if self.schedule == "budget":
             # Unit gradients: early ones are hundreds of times larger than those near the target.
             first, second = 0.9 * state.first + _unit(gradient), state.second
@@ -303,8 +287,8 @@ class EOT(Attack):
         from keras import ops
 
         if self.schedule == "budget":
-            return state._replace(best=self.constrain(state.p, cases, scale=True))
-        best = self.constrain(state.best, cases, scale=True)
+            return state._replace(best=self.constrain(state.p, cases))
+        best = self.constrain(state.best, cases)
         power = self.mean_power(best, cases)[:, None]
         shrink = ops.minimum(1.0, ops.sqrt(self.highest_power / ops.maximum(power, 1e-12)))
         return state._replace(best=best * shrink)
@@ -327,14 +311,3 @@ def _unit(rows: Any) -> Any:
     from keras import ops
 
     return rows / (ops.sqrt(ops.sum(ops.square(rows), axis=-1, keepdims=True)) + 1e-12)
-
-
-def _band_limited(p: Any, band: Sequence[float], fs: float) -> Any:
-    """Drop a periodic signal's components outside [low, high] Hz, (B, n) -> (B, n)."""
-    from keras import ops
-
-    n = p.shape[-1]
-    real, imaginary = ops.rfft(p, n)
-    frequency = ops.arange(n // 2 + 1, dtype="float32") * (fs / n)
-    keep = ops.cast(ops.logical_and(frequency >= band[0], frequency <= band[1]), "float32")
-    return ops.irfft((real * keep, imaginary * keep), n)

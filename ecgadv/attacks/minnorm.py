@@ -9,12 +9,14 @@ tridiagonal solve an iteration is all it takes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from ecgadv import backend
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.errors import ConfigError
+from ecgadv.threat.limits import Spans
 from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 
@@ -57,6 +59,9 @@ class MinNorm(Attack):
         shrink: share by which the radius falls after a success and grows after a failure.
         search_steps: bisection steps along the final segment from 0 to δ, forwards only.
         perturb_padding: whether a short record's zero padding may be perturbed.
+        band: lowest and highest frequency of δ in Hz, None for all; see :class:`Limits`.
+        peak: largest |δ| in standard deviations of the record; None for any.
+        mask: spans in seconds that may be perturbed; None for all samples.
     """
 
     name: ClassVar[str] = "minnorm"
@@ -67,8 +72,12 @@ class MinNorm(Attack):
     shrink: float = 0.05
     search_steps: int = 14
     perturb_padding: bool = False
+    band: Sequence[float] | None = None
+    peak: float | None = None
+    mask: Spans | None = None
 
     def __post_init__(self) -> None:
+        _ = self.limits
         if self.steps < 2:
             raise ConfigError(f"attack.steps={self.steps}: must be at least 2")
         if self.search_steps < 0:
@@ -113,11 +122,13 @@ class MinNorm(Attack):
             return excess, excess
 
         (excess, _), gradient = backend.value_and_grad(ascend)(state.delta, state.iteration)
-        natural = metric.solve(factor, gradient)
+        limits, free = self.limits, cases.free
+        gradient = limits.steer(gradient, free)
+        natural = limits.steer(metric.solve(factor, gradient), free)
         square = ops.sum(gradient * natural, axis=-1)
         # Where the gradient vanishes the record itself is a direction that std(·) does not see.
         dead = ops.logical_not(square > _TINY)
-        natural = ops.where(dead[:, None], cases.x * cases.free, natural)
+        natural = ops.where(dead[:, None], limits.steer(cases.x * free, free), natural)
         slope = ops.where(dead, norm(natural), ops.sqrt(ops.maximum(square, _TINY)))
         direction = natural / slope[:, None]
 
@@ -137,7 +148,7 @@ class MinNorm(Attack):
         cosine = 0.5 * (1.0 + ops.cos(math.pi * progress))
         length = (self.last_step + (self.first_step - self.last_step) * cosine) * radius
         delta = state.delta + length[:, None] * direction
-        delta = delta * (radius / norm(delta))[:, None]
+        delta = limits.into(delta * (radius / norm(delta))[:, None], free)
         return MinNormState(
             delta=delta,
             radius=radius,
@@ -159,7 +170,7 @@ class MinNorm(Attack):
         from keras import ops
 
         def reaches(scale: Any) -> Any:
-            delta = state.best * scale[:, None]
+            delta = self.limits.into(state.best * scale[:, None], cases.free)
             return problem.judge(delta, cases, state.iteration).excess >= 0
 
         works = ops.ones_like(state.radius)
@@ -178,7 +189,7 @@ class MinNorm(Attack):
             fails = ops.where(inside, fails, middle)
         scale = ops.where(ops.isinf(state.best_norm), ops.ones_like(works), works)
         return state._replace(
-            best=state.best * scale[:, None],
+            best=self.limits.into(state.best * scale[:, None], cases.free),
             forwards=state.forwards + forwards * problem.objective.cost,
         )
 

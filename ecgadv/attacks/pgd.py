@@ -8,12 +8,14 @@ Q⁻¹g/√(gᵀQ⁻¹g), and the nearest point of the ball d(δ) <= budget, nea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from ecgadv import backend
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.errors import ConfigError
+from ecgadv.threat.limits import Spans
 from ecgadv.threat.metrics import Factor, Quadratic
 from ecgadv.threat.objectives import Cases
 
@@ -59,6 +61,9 @@ class PGD(Attack):
             noise from the run's seed, so that no result depends on batch mates; another seed gives
             another start.
         perturb_padding: whether a short record's zero padding may be perturbed.
+        band: lowest and highest frequency of δ in Hz, None for all; see :class:`Limits`.
+        peak: largest |δ| in standard deviations of the record; None for any.
+        mask: spans in seconds that may be perturbed; None for all samples.
 
     Raises:
         ConfigError: an option is out of range.
@@ -71,8 +76,12 @@ class PGD(Attack):
     step_size: float | None = None
     random_start: bool = False
     perturb_padding: bool = False
+    band: Sequence[float] | None = None
+    peak: float | None = None
+    mask: Spans | None = None
 
     def __post_init__(self) -> None:
+        _ = self.limits
         if self.steps < 1:
             raise ConfigError(f"attack.steps={self.steps}: must be at least 1")
         if not 0 < self.budget < float("inf"):
@@ -115,6 +124,7 @@ class PGD(Attack):
             delta = problem.metric.unwhiten(factor, zero + backend.tensor(noise)) * cases.free
             size = ops.sqrt(ops.maximum(problem.metric.value(delta), _TINY))
             delta = delta * (share * _INSIDE * self.budget**0.5 / size)[:, None]
+            delta = self._into_ball(problem.metric, self.limits.into(delta, cases.free))
         return PGDState(delta, zero, row - float("inf"), count, count, count)
 
     def step(self, problem: Problem, cases: Cases, factor: Factor, state: PGDState) -> PGDState:
@@ -126,13 +136,16 @@ class PGD(Attack):
             return excess, excess
 
         (excess, _), gradient = backend.value_and_grad(ascend)(state.delta, state.iteration)
-        natural = problem.metric.solve(factor, gradient)
+        limits, free = self.limits, cases.free
+        gradient = limits.steer(gradient, free)
+        natural = limits.steer(problem.metric.solve(factor, gradient), free)
         square = ops.sum(gradient * natural, axis=-1)
         # No step where the gradient vanishes, or where it is not finite.
         alive = ops.cast(square > _TINY, "float32")
         length = (2.5 / self.steps if self.step_size is None else self.step_size) * self.budget**0.5
         scale = alive * length / ops.sqrt(ops.maximum(square, _TINY))
-        moved = self._into_ball(problem.metric, state.delta + scale[:, None] * natural)
+        moved = limits.into(state.delta + scale[:, None] * natural, free)
+        moved = self._into_ball(problem.metric, moved)
         state = self._keep(state, excess)
         return state._replace(
             delta=ops.where(alive[:, None] > 0, moved, state.delta),

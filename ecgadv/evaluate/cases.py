@@ -19,7 +19,7 @@ from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import valid_mask
 
 ANY = "any"
-"""Target of an untargeted case in tables."""
+"""Target of an untargeted case in tables, and source of a universal one of several classes."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class CaseSpec:
     Attributes:
         record: name of the record.
         position: of the record in its set.
-        source: class letter.
+        source: class letter, or ``any`` of a universal perturbation of several classes.
         target: class letter, or ``any``.
         universal: records that a universal perturbation is made from, of which ``record`` is the
             first; 0 for a perturbation of this record alone.
@@ -84,7 +84,8 @@ def build_cases(
     span = np.full(len(specs), n) if perturb_padding else batch.lengths
     valid = valid_mask(span, n)
     free = valid if mask is None else valid * np.asarray(mask, np.float32)
-    source = np.array([victim.classes.index(s.source) for s in specs])
+    # Toward a target the class left does not matter, so one of many classes needs none.
+    source = np.array([0 if s.source == ANY else victim.classes.index(s.source) for s in specs])
     target = np.array(
         [UNTARGETED if s.target == ANY else victim.classes.index(s.target) for s in specs]
     )

@@ -28,7 +28,7 @@ EVALUATION_COLUMNS = (
     *(f"hits_{class_name(c)}" for c in CLASSES), "success_rate", "made_from",
 )  # fmt: skip
 """Columns of ``evaluation.csv``; ``source`` is the class of ``victim_record``, ``made_from`` that
-of the records that the perturbation was made from."""
+of the records that the perturbation was made from, ``any`` where these are of several."""
 
 SHIFT_COLUMNS = (
     "perturbation_case", "victim_record", "source", "target", "onset", "predicted",
@@ -145,7 +145,8 @@ def verdict_of_logits(logits: np.ndarray, source: int, target: int) -> dict[str,
 def verdict_of(victim: Victim, spec: CaseSpec, logits: np.ndarray) -> dict[str, Any]:
     """:func:`verdict_of_logits` of a case."""
     target = UNTARGETED if spec.target == ANY else victim.classes.index(spec.target)
-    return verdict_of_logits(logits, victim.classes.index(spec.source), target)
+    source = 0 if spec.source == ANY else victim.classes.index(spec.source)
+    return verdict_of_logits(logits, source, target)
 
 
 def stack_verdicts(parts: Sequence[Mapping[str, Any]]) -> Verdict:
@@ -219,7 +220,8 @@ def summarise_evaluation(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> di
         if row["same_record"]:
             kind = "same_record"
         else:
-            kind = "other_records" if row["source"] == row["made_from"] else "other_classes"
+            kin = row["made_from"] in (row["source"], ANY)
+            kind = "other_records" if kin else "other_classes"
         kinds.setdefault(kind, []).append(row)
     result: dict[str, Any] = {}
     for kind, mine in kinds.items():

@@ -427,16 +427,17 @@ def success_heatmap(cases: pd.DataFrame, title: str = "") -> Figure:
     """
     tried = attempted(cases)
     targets = [*CLASSES, "any"] if (tried["target"] == "any").any() else list(CLASSES)
+    sources = [*CLASSES, "any"] if (tried["source"] == "any").any() else list(CLASSES)
     figure = style.new_figure(34 + 17 * len(targets), 92)
     axes = figure.add_axes((0.17, 0.15, 0.66, 0.68))
-    rates = np.full((len(CLASSES), len(targets)), np.nan)
-    for i, source in enumerate(CLASSES):
+    rates = np.full((len(sources), len(targets)), np.nan)
+    for i, source in enumerate(sources):
         for j, target in enumerate(targets):
             mine = tried[(tried["source"] == source) & (tried["target"] == target)]
             if len(mine):
                 rates[i, j] = succeeded(mine).mean()
     image = axes.imshow(rates, cmap=style.RATE_MAP, vmin=0, vmax=1, aspect="auto")
-    for i, source in enumerate(CLASSES):
+    for i, source in enumerate(sources):
         for j, target in enumerate(targets):
             if math.isnan(rates[i, j]):
                 axes.text(j, i, "–", ha="center", va="center", color="#777777")
@@ -452,7 +453,7 @@ def success_heatmap(cases: pd.DataFrame, title: str = "") -> Figure:
                 color="black" if rates[i, j] > 0.5 else "white",
             )
     axes.set_xticks(range(len(targets)), targets)
-    axes.set_yticks(range(len(CLASSES)), list(CLASSES))
+    axes.set_yticks(range(len(sources)), sources)
     axes.tick_params(length=0)
     axes.set_xlabel("target class")
     axes.set_ylabel("source class")

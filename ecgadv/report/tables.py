@@ -20,7 +20,7 @@ class Row:
     """One pair of classes, or all together.
 
     Attributes:
-        source: class letter, ``all`` in the last row.
+        source: class letter, ``any`` of several classes together, ``all`` in the last row.
         target: class letter, ``any``, or "" in the last row.
         n: cases attempted.
         n_success: of them successful.
@@ -62,7 +62,7 @@ def rows(cases: pd.DataFrame) -> list[Row]:
     """
     tried = attempted(cases)
     found = []
-    for source in CLASSES:
+    for source in (*CLASSES, "any"):
         for target in (*CLASSES, "any"):
             mine = tried[(tried["source"] == source) & (tried["target"] == target)]
             if len(mine):

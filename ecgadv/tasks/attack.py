@@ -14,9 +14,9 @@ import numpy as np
 
 from ecgadv import __version__, backend
 from ecgadv.attacks.base import Attack, Problem
-from ecgadv.attacks.engine import Engine, choose_precision, chunk_size
+from ecgadv.attacks.engine import LARGEST_AUTO, Engine, choose_precision, chunk_size
 from ecgadv.config import instantiate, signature
-from ecgadv.errors import EcgadvError
+from ecgadv.errors import ConfigError, EcgadvError
 from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
 from ecgadv.evaluate.cases import (
@@ -44,6 +44,7 @@ from ecgadv.tasks.common import (
     unusable_records,
 )
 from ecgadv.tasks.type2 import Injected
+from ecgadv.threat.limits import mask_array
 from ecgadv.threat.metrics import Quadratic
 from ecgadv.threat.objectives import Objective
 from ecgadv.tracking import open_tracker, resolve_uri, ui_command
@@ -66,11 +67,17 @@ class Setup:
     shifts: int
     local: bool
     injected: Injected | None = None
+    mask: np.ndarray | None = None
 
-    def objective(self, victim: Victim) -> Objective:
-        """What the attack optimises, on the victim or on a twin of it in another precision."""
+    def objective(self, victim: Victim, size: int) -> Objective:
+        """What the attack optimises, on the victim or on a twin of it in another precision.
+
+        With ``size`` cases at once, injected signals are seen in so many turns that a gradient
+        needs no more memory than the largest chunk of single readings.
+        """
         if self.injected is not None:
-            return self.injected.objective(victim, self.records)
+            at_once = max(1, LARGEST_AUTO[backend.device_kind()] // size)
+            return self.injected.objective(victim, self.records, at_once)
         return Objective(victim, self.shifts)
 
 
@@ -103,12 +110,14 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             predictions, frequencies = predict_all(cfg, victim, records, folder)
             show_frequencies(frequencies, records.name, victim.name)
             unread = unusable_records(records, predictions)
-            injected, correct = None, predictions.correct
+            injected, mask, correct = None, None, predictions.correct
             if cfg["threat_model"] == "type2":
                 injected = type2.prepare(
                     cfg, victim, records, predictions.correct, predictions.split, attack
                 )
                 correct = injected.eligible
+            else:
+                mask, correct = _editable(attack, victim, records, correct)
             rows = select(records, correct, selection, predictions.split)
             chosen = [(records.ids[i], int(i), str(records.labels[i])) for i in rows]
             specs = enumerate_cases(chosen, str(cfg["target"]), victim.classes)
@@ -116,10 +125,12 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             if injected is not None:
                 shifts = injected.shifts
                 if injected.training:
-                    specs = type2.universal_specs(injected, specs, records)
+                    together = cfg["universal"] == "all"
+                    specs = type2.universal_specs(injected, specs, records, together)
             setup = Setup(
-                records, victim, metric, attack, shifts, cfg["deployment"] == "local", injected
-            )
+                records, victim, metric, attack, shifts, cfg["deployment"] == "local", injected,
+                mask,
+            )  # fmt: skip
             plan = _plan(cfg, store, setup, specs)
             known = {s.case_id: s for s in specs}
             chunks = [[known[name] for name in chunk] for chunk in plan["chunks"]]
@@ -146,6 +157,32 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
                 uri = resolve_uri(cfg["tracking"].get("uri"), Path(cfg["paths"]["root"]))
                 print(f"compare runs: {ui_command(uri)}")
     return 1 if result["n_failed"] else 0
+
+
+def _editable(
+    attack: Attack, victim: Victim, records: RecordSet, correct: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """The samples that ``attack.mask`` leaves, None for all; and the records that have one of them.
+
+    Raises:
+        ConfigError: no record reaches that far, or the spans hold no frequency of the band.
+    """
+    spans = getattr(attack, "mask", None)
+    if not isinstance(attack, Attack):
+        return None, correct
+    if spans is None:
+        attack.limits.check_span(victim.n)
+        return None, correct
+    mask = mask_array(spans, victim.n, victim.fs)
+    attack.limits.check_span(int(mask.sum()))
+    first = int(mask.argmax())
+    if not getattr(attack, "perturb_padding", False):
+        correct = np.asarray(correct, bool) & (records.lengths > first)
+    if not correct.any():
+        raise ConfigError(
+            f"attack.mask={spans}: no correctly classified record lasts {first / victim.fs:g} s"
+        )
+    return mask, correct
 
 
 def _plan(
@@ -190,8 +227,8 @@ def _attack_all(
     cases, won = len(done), sum(bool(row["success"]) for row in done)
     if cases:
         say(f"resuming: {cases} of {total} cases are stored")
-    exact = setup.objective(setup.victim)
-    coarse = setup.objective(setup.victim.with_precision(precision))
+    exact = setup.objective(setup.victim, width)
+    coarse = setup.objective(setup.victim.with_precision(precision), width)
     problem = Problem(coarse, setup.metric, cfg["seed"], exact if precision != "float32" else None)
     engine = Engine(setup.attack, problem)
     with Progress(f"{setup.attack.name} {setup.metric.name}", total) as progress:
@@ -230,7 +267,7 @@ def _attack_chunk(
     cases = build_cases(
         padded, batch, setup.victim, seed=cfg["seed"], perturb_padding=padding,
         shifts=0 if injected else setup.shifts,
-        mask=injected.mask(setup.victim.n) if injected else None,
+        mask=injected.free if injected else setup.mask,
     )  # fmt: skip
     if injected:
         cases = injected.with_views(cases, padded, cfg["seed"], setup.attack.max_steps())

@@ -14,7 +14,7 @@ from ecgadv.attacks.engine import Solution
 from ecgadv.attacks.eot import EOT, paper_shifts
 from ecgadv.config import instantiate
 from ecgadv.errors import ConfigError, DataError, StoreError
-from ecgadv.evaluate.cases import CaseSpec, case_seed, verified_rows
+from ecgadv.evaluate.cases import ANY, CaseSpec, case_seed, verified_rows
 from ecgadv.evaluate.predictions import predict
 from ecgadv.evaluate.type2 import (
     EVALUATION_COLUMNS,
@@ -31,6 +31,7 @@ from ecgadv.report.progress import Progress
 from ecgadv.store import Run, write_csv
 from ecgadv.tasks.common import open_records, say
 from ecgadv.threat.injection import Injection
+from ecgadv.threat.limits import mask_array
 from ecgadv.threat.objectives import Cases
 from ecgadv.threat.transforms import FrontEnd, draw_views, window_samples
 from ecgadv.victims.loading import Victim
@@ -48,6 +49,7 @@ class Injected:
 
     Attributes:
         window: samples that a perturbation lasts.
+        free: (n,) 1 on the samples of them that may differ from 0, at onset 0.
         front_end: F as the attacker models it.
         protocol: how the results are tried.
         shifts: views an iteration; 0 where the attacker takes the onset for known.
@@ -57,23 +59,26 @@ class Injected:
     """
 
     window: int
+    free: np.ndarray
     front_end: FrontEnd
     protocol: Protocol
     shifts: int
     eligible: np.ndarray
     training: dict[str, np.ndarray]
 
-    def objective(self, victim: Victim, records: RecordSet) -> Injection:
-        """The attack's view of the victim."""
+    def objective(self, victim: Victim, records: RecordSet, at_once: int | None) -> Injection:
+        """The attack's view of the victim, through so many views of each case at a time."""
         pool = None
         if self.training:
             rows = np.concatenate(list(self.training.values()))
             pool = records.batch(rows, victim.n).x
-        return Injection(victim, self.front_end, self.shifts, pool)
+        return Injection(victim, self.front_end, self.shifts, pool, at_once)
 
-    def mask(self, n: int) -> np.ndarray:
-        """(n,) 1 where the perturbation lies at onset 0."""
-        return (np.arange(n) < self.window).astype(np.float32)
+    def trained_on(self, spec: CaseSpec) -> np.ndarray:
+        """Positions of the records that a universal perturbation is made from."""
+        if spec.source == ANY:
+            return np.concatenate(list(self.training.values()))
+        return self.training[spec.source]
 
     def with_views(self, cases: Cases, specs: Sequence[CaseSpec], seed: int, rounds: int) -> Cases:
         """Cases with their random onsets, and records where those are drawn too."""
@@ -84,7 +89,7 @@ class Injected:
         for letter, rows in self.training.items():
             starts[letter], first = first, first + len(rows)
         for spec, own in zip(specs, seeds, strict=True):
-            count = len(self.training[spec.source]) if self.training else 1
+            count = len(self.trained_on(spec)) if self.training else 1
             drawn = draw_views(
                 [own], self.window, n, rounds=min(rounds, MOST_ROUNDS), shifts=self.shifts,
                 records=count,
@@ -128,6 +133,15 @@ def prepare(
     check(cfg)
     n = victim.n
     window = window_samples(cfg["window"], n, victim.fs)
+    free = (np.arange(n) < window).astype(np.float32)
+    spans = getattr(attack, "mask", None)
+    if spans is not None:
+        free *= mask_array(spans, n, victim.fs)
+        if not free.any():
+            raise ConfigError(
+                f"attack.mask={spans} window={cfg['window']}: have no sample in common"
+            )
+    attack.limits.check_span(int(free.sum()))
     local = cfg["deployment"] == "local"
     front_end = FrontEnd.from_config(cfg["filter"], victim.fs) if local else FrontEnd()
     evaluation = cfg["evaluation"]
@@ -149,7 +163,7 @@ def prepare(
     if cfg["universal"]:
         assert isinstance(attack, EOT)
         training = _training_records(cfg, records, eligible, split, attack.train_records)
-    return Injected(window, front_end, protocol, shifts, eligible, training)
+    return Injected(window, free, front_end, protocol, shifts, eligible, training)
 
 
 def _training_records(
@@ -159,32 +173,43 @@ def _training_records(
     split: np.ndarray,
     count: int,
 ) -> dict[str, np.ndarray]:
-    """The first ``count`` records of each source class that has a case."""
+    """The first ``count`` records of each source class that has a case.
+
+    With ``universal=all`` so many in all, shared out evenly over the classes.
+    """
     selection = replace(Selection.from_config(cfg["selection"]), per_class=count)
     rows = select(records, eligible, selection, split)
+    found = dict.fromkeys(str(c) for c in records.labels[rows])
+    letters = [letter for letter in found if class_name(letter) != cfg["target"]]
+    share = dict.fromkeys(letters, count)
+    if cfg["universal"] == "all":
+        share = {c: (count + len(letters) - 1 - i) // len(letters) for i, c in enumerate(letters)}
     training = {}
-    for letter in dict.fromkeys(str(c) for c in records.labels[rows]):
-        if class_name(letter) == cfg["target"]:
-            continue
-        mine = rows[records.labels[rows] == letter]
+    for letter, wanted in share.items():
+        mine = rows[records.labels[rows] == letter][:wanted]
         total = int((eligible & (records.labels == letter)).sum())
-        if len(mine) < count or total <= count:
+        if len(mine) < wanted or total <= wanted:
             raise ConfigError(
                 f"attack.train_records={count}: only {min(len(mine), total - 1)} correctly "
                 f"classified records of class {class_name(letter)} that last 30 s can be used"
             )
-        training[letter] = mine
+        if wanted:
+            training[letter] = mine
     return training
 
 
 def universal_specs(
-    injected: Injected, specs: Sequence[CaseSpec], records: RecordSet
+    injected: Injected, specs: Sequence[CaseSpec], records: RecordSet, together: bool = False
 ) -> list[CaseSpec]:
-    """One case a pair of classes instead of one a record; named after the first training record."""
-    pairs = dict.fromkeys((s.source, s.target) for s in specs)
+    """One case a pair of classes instead of one a record; named after the first training record.
+
+    With ``universal=all`` one a target class, its source ``any``.
+    """
+    pairs = dict.fromkeys((ANY if together else s.source, s.target) for s in specs)
     out = []
     for source, target in pairs:
-        rows = injected.training[source]
+        spec = CaseSpec("", 0, source, target)
+        rows = injected.trained_on(spec)
         first = int(rows[0])
         out.append(CaseSpec(records.ids[first], first, source, target, universal=len(rows)))
     return out
@@ -210,7 +235,7 @@ def tried(
         victim, injected.protocol, spec, p, records, [*own, *others], seed
     )
     judged = [i for i, r in enumerate(rows) if r["same_record"] or spec.universal]
-    judged = [i for i in judged if rows[i]["source"] == spec.source]
+    judged = [i for i in judged if spec.source in (rows[i]["source"], ANY)]
     verdict = verdict_of(victim, spec, logits[judged].reshape(-1, logits.shape[-1]))
     shifts = [
         {
@@ -244,7 +269,7 @@ def finished_rows(
     # A chunk that was filled up has more rows than cases.
     for spec, p, scale in zip(specs, solution.delta, batch.scale_mv, strict=False):
         tables, verdict = tried(victim, records, injected, spec, p, cfg["seed"])
-        power = float((p.astype(np.float64) ** 2).sum() / injected.window)
+        power = float((p.astype(np.float64) ** 2).sum() / injected.free.sum())
         parts.append(verdict)
         extras.append(
             tables
@@ -325,8 +350,10 @@ def try_again(
                 source = str(case["source"])
                 spec = CaseSpec(
                     str(case["record"]), records.index(str(case["record"])), source,
-                    str(case["target"]), len(training[source]) if training else 0,
+                    str(case["target"]),
                 )  # fmt: skip
+                if training:
+                    spec = replace(spec, universal=len(injected.trained_on(spec)))
                 tables, verdict = tried(victim, records, injected, spec, p, cfg["seed"])
                 rows.append(
                     tables
@@ -347,8 +374,8 @@ def _others(injected: Injected, records: RecordSet, spec: CaseSpec) -> list[int]
     """Unseen records: of the perturbation's class; of a universal one's, the other classes too."""
     seen = {spec.position}
     if spec.universal:
-        seen = {int(i) for i in injected.training[spec.source]}
-    classes = [spec.source]
+        seen = {int(i) for i in injected.trained_on(spec)}
+    classes = [spec.source] if spec.source != ANY else []
     if spec.universal:
         classes += [
             c
