@@ -84,7 +84,9 @@ def _main(arguments: list[str]) -> int:
     except Exception as error:
         failure = error
     code = 0 if failure is None else _say(failure, composed.folder)
-    return _summary(composed.folder, len(composed.jobs)) or code
+    code = _summary(composed.folder, len(composed.jobs)) or code
+    _study(composed.folder)
+    return code
 
 
 def _flags(args: argparse.Namespace) -> list[str]:
@@ -256,6 +258,17 @@ def _summary(folder: Path, n_jobs: int) -> int:
         _print(f"  {missing} of {n_jobs} jobs did not begin")
     stopped = next((c for c in _codes if c in (INTERRUPTED, TERMINATED, BROKEN_PIPE)), 0)
     return stopped or int(finished < len(folders) or missing > 0 or not folders)
+
+
+def _study(folder: Path) -> None:
+    """The table and the figure that a study of shifted perturbations ends in."""
+    from ecgadv.report import study
+
+    try:
+        study.show(folder)
+    except (EcgadvError, OSError, ValueError, KeyError) as error:
+        # The jobs' own results are there; what is drawn from them must not hide that.
+        print(f"note: {folder}: no study ({_message(error, folder)})", file=sys.stderr)
 
 
 def _print(text: str) -> None:

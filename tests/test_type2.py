@@ -20,6 +20,7 @@ from ecgadv.evaluate.type2 import (
     summarise_evaluation,
     verdict_of_logits,
 )
+from ecgadv.report import study
 from ecgadv.tasks import attack, evaluate
 from ecgadv.threat.objectives import UNTARGETED
 from ecgadv.threat.transforms import FrontEnd, shift_array
@@ -270,6 +271,32 @@ def test_a_universal_perturbation_is_tried_on_records_it_never_saw(place):
     assert (again / "evaluation.csv").read_bytes() == (folder / "evaluation.csv").read_bytes()
 
 
+def test_one_signal_for_all_classes_is_evaluated_by_class(place):
+    argv = [a for a in QUICK if not a.startswith(("evaluation.", "selection.source"))]
+    folder = start(
+        place, attack, *argv, "universal=all", "attack.train_records=4", "evaluation.shifts=2",
+        "evaluation.max_records=1",
+    )  # fmt: skip
+    (case,) = table(folder / "cases.csv")
+    assert case["case_id"] == "universal4_any_to_N"
+    assert case["source"] == "any"
+    summary = json.loads((folder / "summary.json").read_text())
+    trained = summary["training_records"]
+    assert {c: len(names) for c, names in trained.items()} == {"A": 2, "O": 1, "~": 1}
+    rows = table(folder / "evaluation.csv")
+    assert sorted(r["source"] for r in rows) == ["A", "O", "~"]
+    assert not {r["victim_record"] for r in rows} & {n for names in trained.values() for n in names}
+    assert set(summary["evaluation"]["other_records"]) == {"all", "A>N", "O>N", "~>N"}
+    assert float(case["target_rate"]) == pytest.approx(
+        np.mean([float(r["success_rate"]) for r in rows])
+    )
+    again = start(
+        place, evaluate, "task=evaluate", f"evaluate.run={folder}", "evaluation.max_records=1",
+        "evaluation.shifts=2", "tracking=none",
+    )  # fmt: skip
+    assert (again / "evaluation.csv").read_bytes() == (folder / "evaluation.csv").read_bytes()
+
+
 def test_cloud_and_known_onset_are_said_and_done(place, capsys):
     folder = start(place, attack, *QUICK, "deployment=cloud", "selection.per_class=1")
     assert "deployment=cloud classifies what was stored unfiltered" in capsys.readouterr().err
@@ -310,6 +337,87 @@ def test_no_record_of_30_seconds_is_one_line(place):
     yes, split = np.ones(4, bool), np.full(4, "heldout")
     with pytest.raises(ConfigError, match="no record of short that lasts at least 30 s"):
         type2.prepare(composed.config, victim, records, yes, split, EOT())
+
+
+# --- studies --------------------------------------------------------------------------------------
+
+
+def sweep_of(place, finished, settings):
+    """A sweep's folder whose jobs are all the same run, under other settings."""
+    sweep = place / "a_sweep"
+    for number, setting in enumerate(settings):
+        job = sweep / f"{number}_job"
+        (job / ".hydra").mkdir(parents=True)
+        for name in ("cases.csv", "summary.json", "config.json", "history.csv"):
+            (job / name).write_bytes((finished / name).read_bytes())
+        (job / ".hydra" / "overrides.yaml").write_text(f"- threat_model=type2\n- {setting}\n")
+    return sweep
+
+
+def test_a_study_ends_in_one_table_and_one_figure(finished, tmp_path, capsys):
+    sweep = sweep_of(tmp_path, finished, ["window=10s", "window=30s"])
+    study.show(sweep)
+    printed = capsys.readouterr().out
+    assert "window=10s" in printed
+    assert "threat_model" not in printed
+    rows = table(sweep / "study.csv")
+    assert tuple(rows[0]) == study.COLUMNS
+    summary = json.loads((finished / "summary.json").read_text())["evaluation"]
+    assert {r["tried_on"] for r in rows} == set(summary)
+    for row in rows:
+        part = summary[row["tried_on"]][row["pair"]]
+        assert int(row["n_hits"]) == part["n_hits"]
+        assert float(row["ci95_low"]) == pytest.approx(part["ci95_records"][0])
+        assert float(row["wilson_high"]) == pytest.approx(part["ci95_trials"][1], rel=1e-6)
+        cases = table(finished / "cases.csv")
+        assert float(row["rms_mv"]) == pytest.approx(
+            np.median([float(c["rms_mv"]) for c in cases]), rel=1e-6
+        )
+    assert (sweep / "figures" / "study.png").stat().st_size > 5000
+    lines = (sweep / "study.md").read_text().splitlines()
+    assert len(lines) == 2 + 2 * len(summary)
+    from ecgadv.report import write
+
+    assert "study.png" in str(study.write_study(sweep)[1])
+    assert write.write_sweep_report(sweep).stat().st_size > 10000
+
+
+def test_a_study_whose_jobs_differ_in_words_names_them(finished, tmp_path):
+    sweep = sweep_of(tmp_path, finished, ["eot=shift", "eot=none", "eot=shift filter=none"])
+    (sweep / "1_job" / "history.csv").unlink()
+    jobs, files = study.write_study(sweep)
+    assert [job.setting for job in jobs] == ["eot=shift", "eot=none", "eot=shift filter=none"]
+    assert [job.history is None for job in jobs] == [False, True, False]
+    assert all(file.is_file() for file in files)
+
+
+def test_a_sweep_without_random_onsets_is_no_study(tmp_path):
+    assert study.write_study(tmp_path) == ([], [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rates_at_random_onsets_are_metrics_of_the_run(finished):
+    from ecgadv.tracking import content
+
+    summary = json.loads((finished / "summary.json").read_text())["evaluation"]
+    found = content.metrics(finished)
+    for kind, parts in summary.items():
+        assert found[f"target_rate/{kind}"] == parts["all"]["success_rate"]
+        assert found[f"target_rate/{kind}/A_to_N"] == parts["A>N"]["success_rate"]
+        assert found[f"target_rate/{kind}/low"] == parts["all"]["ci95_records"][0]
+        assert found[f"target_rate/{kind}/wilson_high"] == parts["all"]["ci95_trials"][1]
+
+
+def test_a_spectrum_has_its_peaks_where_they_are():
+    from ecgadv.report.type2 import _density
+
+    time = np.arange(9000) / 300
+    wave = np.sqrt(2) * np.sin(2 * np.pi * 12 * time)[None]
+    frequency, density = _density(wave, 300)
+    assert frequency[density.argmax()] == pytest.approx(12, rel=0.05)
+    _, flat = _density(np.random.default_rng(0).normal(size=(50, 9000)), 300)
+    # White noise of variance 1 has 1/150 a Hz on each side folded: 2/300.
+    assert np.median(flat) == pytest.approx(2 / 300, rel=0.05)
 
 
 # --- the Python interface -------------------------------------------------------------------------

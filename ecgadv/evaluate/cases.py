@@ -151,6 +151,7 @@ def verified_rows(
                 "split": splits[i],
                 **cells(seen, i),
             }
+            | ({} if onsets is None else {"target_rate": float(verdict.rate[i])})
         )
     return rows
 

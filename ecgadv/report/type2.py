@@ -25,7 +25,8 @@ KINDS = {
 }
 
 
-def _read(file: Path) -> pd.DataFrame | None:
+def read_table(file: Path) -> pd.DataFrame | None:
+    """A CSV file with rows; None where there is none."""
     import pandas as pd
 
     if not file.is_file():
@@ -89,79 +90,74 @@ def loss_curves(history: pd.DataFrame) -> Figure:
 
 @style.styled
 def spectrum(
-    p: np.ndarray, x: np.ndarray | None, stopped: Sequence[float], fs: float = FS
+    p: np.ndarray,
+    x: np.ndarray | None,
+    stopped: Sequence[float] = (),
+    modelled: Sequence[float] = (),
+    band: Sequence[float] | None = None,
+    fs: float = FS,
 ) -> Figure:
-    """Power spectral density of perturbations and records, with the device's notches.
+    """Power spectral density of perturbations and records, with what filters and limits take out.
 
     Args:
         p: (M, n) perturbations, in multiples of each record's standard deviation.
         x: (M, n) standardised records, or None.
         stopped: frequencies in Hz that the device removes; the first is its high-pass.
+        modelled: those that the attack took for removed.
+        band: lowest and highest frequency in Hz that the injector was given; None for all.
         fs: sampling rate in Hz.
     """
-    from scipy.signal import welch
-
-    figure = style.new_figure(120, 66)
-    axes = figure.add_axes((0.13, 0.19, 0.84, 0.69))
+    figure = style.new_figure(130, 70)
+    axes = figure.add_axes((0.12, 0.18, 0.85, 0.7))
+    lowest = fs / p.shape[1]
     for signal, colour, label in ((x, style.ORIGINAL, "ECG"), (p, style.PERTURBATION, "injected")):
-        if signal is None:
-            continue
-        length = min(2048, signal.shape[1])
-        frequency, density = welch(signal.astype(float), fs, nperseg=length, axis=-1)
-        # Below the first bins is nothing to see on a logarithmic axis.
-        mean = np.maximum(density.mean(0), 1e-12)[1:]
-        axes.loglog(frequency[1:], mean, color=colour, label=label)
+        if signal is not None:
+            frequency, density = _density(np.asarray(signal, float), fs)
+            axes.loglog(frequency, np.maximum(density, 1e-12), color=colour, label=label)
     for k, value in enumerate(stopped):
-        if k == 0:
-            axes.axvspan(axes.get_xlim()[0], max(value, 1e-3), color="#DDDDDD", linewidth=0)
-        else:
-            axes.axvspan(value - 1, value + 1, color="#DDDDDD", linewidth=0)
-    axes.set_xlim(fs / 2048, fs / 2)
-    axes.set_xlabel("frequency (Hz); grey: removed by the front end")
+        low, high = (lowest / 2, value) if k == 0 else (value * 0.985, value * 1.015)
+        name = "removed by the device" if k == 0 else None
+        axes.axvspan(low, max(high, low), color="#D0D0D0", linewidth=0, label=name)
+    for k, value in enumerate(modelled):
+        name = "taken for removed" if k == 0 else None
+        axes.axvline(value, color=style.ADVERSARIAL, linewidth=0.6, linestyle="--", label=name)
+    for k, value in enumerate(band or ()):
+        name = "attack.band" if k == 0 else None
+        axes.axvline(value, color="#444444", linewidth=0.7, linestyle=":", label=name)
+    axes.set_xlim(lowest / 2, fs / 2)
+    axes.set_xlabel("frequency (Hz)")
     axes.set_ylabel("power density (variance / Hz)")
-    axes.set_title("spectrum")
-    axes.legend(frameon=False)
+    axes.set_title(f"spectrum: mean of {len(p)}")
+    axes.legend(frameon=False, fontsize=6.5)
     return figure
 
 
-@style.styled
-def study(jobs: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
-    """Rates of a sweep's jobs, with bootstrap intervals over records.
+SPECTRUM_BINS = 24
+"""Points a decade of a drawn spectrum; below, the transform's own bins are farther apart."""
 
-    Args:
-        jobs: name of the job and ``evaluation`` of its summary.
+
+def _density(signal: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
+    """Periodogram of the whole length, averaged over rows and within steps of the logarithm.
+
+    The whole length, because the device's high-pass lies at 0.05 Hz.
     """
-    figure = style.new_figure(150, 26 + 9 * len(jobs))
-    axes = figure.add_axes((0.36, 12 / (26 + 9 * len(jobs)), 0.61, 1 - 22 / (26 + 9 * len(jobs))))
-    used = [kind for kind in KINDS if any(kind in evaluation for _, evaluation in jobs)]
-    for row, (_, evaluation) in enumerate(jobs):
-        for k, kind in enumerate(used):
-            if kind not in evaluation:
-                continue
-            total = evaluation[kind]["all"]
-            at = row + 0.22 * (k - (len(used) - 1) / 2)
-            axes.plot(total["ci95_records"], [at, at], color=KINDS[kind][1])
-            axes.plot(
-                total["success_rate"], at, "o", ms=3.5, color=KINDS[kind][1],
-                label=KINDS[kind][0] if not row else None,
-            )  # fmt: skip
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(len(jobs) - 0.4, -0.6)
-    axes.set_yticks(range(len(jobs)), [name for name, _ in jobs])
-    axes.set_xlabel("share of readings that reach the target")
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=6.5)
-    return figure
+    power = (np.abs(np.fft.rfft(signal, axis=-1)) ** 2).mean(0)[1:] * 2 / (fs * signal.shape[1])
+    frequency = np.fft.rfftfreq(signal.shape[1], 1 / fs)[1:]
+    place = np.floor(np.log10(frequency) * SPECTRUM_BINS).astype(int)
+    _, which = np.unique(place, return_inverse=True)
+    count = np.bincount(which)
+    return np.bincount(which, frequency) / count, np.bincount(which, power) / count
 
 
 def write_figures(folder: Path) -> list[Path]:
     """Draw what a Type II run's folder holds, to ``figures/``; [] for other runs."""
     place = folder / "figures"
     written = []
-    shifts = _read(folder / "shifts.csv")
+    shifts = read_table(folder / "shifts.csv")
     if shifts is None:
         return []
     written.append(style.save(shift_position(shifts), place / "shift_position.png"))
-    history = _read(folder / "history.csv")
+    history = read_table(folder / "history.csv")
     if history is not None:
         written.append(style.save(loss_curves(history), place / "loss_history.png"))
     config = read_json(folder / "config.json")
@@ -172,7 +168,8 @@ def write_figures(folder: Path) -> list[Path]:
         return written
     if len(p):
         x = _records(folder)
-        written.append(style.save(spectrum(p, x, _stopped(config)), place / "spectrum.png"))
+        drawn = spectrum(p, x, _stopped(config), _modelled(config), _band(config))
+        written.append(style.save(drawn, place / "spectrum.png"))
     return written
 
 
@@ -193,3 +190,16 @@ def _stopped(config: dict[str, Any]) -> list[float]:
         return []
     usual = 0.05 if node["filter"] == "butterworth" else 0.055
     return [float(node.get("high_pass") or usual), *map(float, node.get("mains") or ())]
+
+
+def _modelled(config: dict[str, Any]) -> list[float]:
+    """What the attack took for removed, in Hz; [] where it modelled no front end."""
+    node = config.get("filter") or {}
+    if config.get("deployment") != "local" or node.get("name") in (None, "none"):
+        return []
+    return [float(node["high_pass"]), *map(float, node.get("mains") or ())]
+
+
+def _band(config: dict[str, Any]) -> list[float] | None:
+    node = config.get("attack")
+    return node.get("band") if isinstance(node, dict) else None

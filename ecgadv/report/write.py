@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgadv.errors import StoreError
-from ecgadv.report import data, pictures, style, tables, type2
+from ecgadv.report import data, pictures, study, tables, type2
 from ecgadv.tracking.content import job_status, overrides, read_json, run_folders
 from ecgadv.tracking.uris import hide_password
 
@@ -394,7 +394,7 @@ def write_sweep_report(sweep: Path) -> Path:
         drawn += pictures.overview(mine, place, str(metric), suffix)
     drawn += pictures.compare_groups(cases, by_metric, place)
     if injected:
-        drawn.insert(0, style.save(type2.study(injected), place / "type2_study.png"))
+        drawn.insert(0, study.write_study(sweep)[1][-1])
     head = ["job", "overrides", "status", "cases", "success %", "d_l2 median"]
     head += ["d_smooth median", "d_smooth_l2 median", "gradients a case"]
     context = {

@@ -25,7 +25,7 @@ from ecgadv.evaluate.type2 import (
     try_records,
     verdict_of,
 )
-from ecgadv.records.base import Batch, RecordSet, class_name
+from ecgadv.records.base import CLASSES, Batch, RecordSet, class_name
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress
 from ecgadv.store import Run, write_csv
@@ -179,8 +179,8 @@ def _training_records(
     """
     selection = replace(Selection.from_config(cfg["selection"]), per_class=count)
     rows = select(records, eligible, selection, split)
-    found = dict.fromkeys(str(c) for c in records.labels[rows])
-    letters = [letter for letter in found if class_name(letter) != cfg["target"]]
+    found = {str(c) for c in records.labels[rows]}
+    letters = [c for c in CLASSES if c in found and class_name(c) != cfg["target"]]
     share = dict.fromkeys(letters, count)
     if cfg["universal"] == "all":
         share = {c: (count + len(letters) - 1 - i) // len(letters) for i, c in enumerate(letters)}

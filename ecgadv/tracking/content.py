@@ -241,8 +241,35 @@ def metrics(folder: Path) -> dict[str, float]:
         low, high = _number(interval[0]), _number(interval[1])
         if low is not None and high is not None:
             found |= {"success_rate_ci95/low": low, "success_rate_ci95/high": high}
+    found |= injection_metrics(summary)
     card = read_json(folder / "victim.json")
     found |= leaves("scores", card.get("heldout_scores"))
+    return found
+
+
+def injection_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Rates of signals tried at random onsets, of all cases and by pair, with their intervals.
+
+    ``target_rate/same_record`` (shift-robustness), ``…/other_records`` (universality) and
+    ``…/other_classes``, each with ``/A_to_N``, ``/low`` and ``/high`` (bootstrap over records) and
+    ``/wilson_low`` and ``/wilson_high`` (over readings) below it.
+    """
+    found: dict[str, float] = {}
+    for kind, parts in (summary.get("evaluation") or {}).items():
+        for pair, part in parts.items() if isinstance(parts, Mapping) else ():
+            if not isinstance(part, Mapping):
+                continue
+            source, _, target = str(pair).partition(">")
+            name = f"target_rate/{kind}" + (f"/{pair_name(source, target)}" if target else "")
+            values: dict[str, Any] = {name: part.get("success_rate")}
+            for key, low, high in (
+                ("ci95_records", "low", "high"),
+                ("ci95_trials", "wilson_low", "wilson_high"),
+            ):
+                edges = part.get(key)
+                if not target and isinstance(edges, (list, tuple)) and len(edges) == 2:
+                    values |= {f"{name}/{low}": edges[0], f"{name}/{high}": edges[1]}
+            found |= {safe_name(k): v for k, w in values.items() if (v := _number(w)) is not None}
     return found
 
 
@@ -290,6 +317,8 @@ _ARTIFACTS = (
     "summary.json",
     "config.json",
     "evaluation.csv",
+    "shifts.csv",
+    "history.csv",
     "predictions.csv",
     "class_frequencies.csv",
     "victim.json",
