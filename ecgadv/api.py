@@ -113,13 +113,15 @@ def attack(
             ``ch_mim``; ``eot`` for injected signals; or an attack object.
         steps: budget; the attack's own default where None.
         lengths: (B,) own samples; None means that every sample is the record's own.
-        mask: (n,) or (B, n), true where δ may be nonzero; None means all own samples.
+        mask: (n,) or (B, n), true where δ may be nonzero; None means all own samples. (The
+            option ``attack.mask`` of the command line gives the same in seconds.)
         batch_size: cases at once, or ``auto``.
         perturb_padding: whether the padding may be perturbed too.
         seed: of everything random.
         precision: of the gradients: ``float32``, ``bfloat16`` or ``auto``; success is judged in
             float32.
-        **options: further options of the attack. ``eot`` also takes ``window`` (samples, a time
+        **options: further options of the attack, such as ``band`` and ``peak`` (Hz, standard
+            deviations) of all but cleverhans' ones. ``eot`` also takes ``window`` (samples, a time
             such as ``10s``, or None for all), ``shifts`` an iteration (8; 0 takes the onset for
             known), ``filter`` (the front end as the attack models it: ``rectangular``,
             ``butterworth``, ``none``), ``evaluation_filter`` (the real one, ``butterworth``) and
@@ -151,6 +153,8 @@ def attack(
     free = valid if mask is None else valid * _mask(mask, count, n)
     if not free.any(axis=1).all():
         raise ConfigError("mask: leaves no sample of some case free")
+    if isinstance(solver, Attack):
+        solver.limits.check_free(free)
     source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
     goals = _targets(target, count, subject.classes)
     cases = Cases(signals, valid, free, source, goals, span, draw_onsets([seed] * count, span, 0))
@@ -211,6 +215,7 @@ def _inject(
         raise ConfigError("method=eot: shifts must be at least 0, evaluation_shifts at least 1")
     solver = make_attack(method, steps=steps, **options)
     assert isinstance(solver, Attack)
+    solver.limits.check_span(window)
     source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
     goals = _targets(target, count, subject.classes)
     free = np.tile((np.arange(n) < window).astype(np.float32), (count, 1))

@@ -82,6 +82,17 @@ def test_limits_that_cannot_be_are_refused_by_every_attack(attack):
         attack(band=(1.2, 1.4)).limits.check_span(300)
 
 
+def test_arrays_with_gaps_are_refused_under_a_band(problem):
+    victim, x, lengths, target = problem
+    mask = np.ones(victim.n, bool)
+    mask[100:200] = False
+    given = {"target": target, "lengths": lengths, "mask": mask}
+    with pytest.raises(ConfigError, match="cannot have gaps"):
+        ecgadv.attack(victim, x, band=(4, 40), **given)
+    with pytest.raises(ConfigError, match="no whole period"):
+        ecgadv.attack(victim, x, band=(0.1, 0.2), target=target, lengths=lengths)
+
+
 def test_a_peak_below_the_power_that_the_paper_asks_for_is_refused():
     with pytest.raises(ConfigError, match=r"needs amplitudes of 0\.707 at least"):
         EOT(schedule="paper", peak=0.5)

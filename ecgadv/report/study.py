@@ -89,19 +89,20 @@ def _losses(history: pd.DataFrame | None) -> dict[str, float]:
     return found | ({"loss_at_nine_tenths": float(before["loss"].median())} if len(before) else {})
 
 
-def read_study(sweep: Path) -> list[Job]:
-    """The jobs of a sweep that were tried at random onsets; [] where there is none.
+def read_study(*sweeps: Path) -> list[Job]:
+    """The jobs of sweeps that were tried at random onsets; [] where there is none.
 
     Args:
-        sweep: the sweep's folder.
+        sweeps: folders of one sweep, or of several that are one study.
     """
-    folders = [f for f in run_folders(sweep) if (f / "summary.json").is_file()]
+    place = {f: sweep for sweep in sweeps for f in run_folders(sweep)}
+    folders = [f for f in place if (f / "summary.json").is_file()]
     given = {folder: overrides(folder) for folder in folders}
     shared = set.intersection(*map(set, given.values())) if len(given) > 1 else set()
     jobs = []
     for folder, own in given.items():
         summary, config = read_json(folder / "summary.json"), data.read_config(folder)
-        name = str(folder.relative_to(sweep))
+        name = str(folder.relative_to(place[folder]))
         setting = " ".join(o for o in own if o not in shared) or name
         kinds: dict[str, dict[str, Any]] = dict(summary.get("evaluation") or {})
         tried = kinds or config.get("deployment") == "local"

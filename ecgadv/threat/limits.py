@@ -67,6 +67,18 @@ class Limits:
                 "any frequency in it; widen the band or let the perturbation last longer"
             )
 
+    def check_free(self, free: np.ndarray) -> None:
+        """Raise :class:`ConfigError` where a band cannot be kept on samples, (B, n) bool."""
+        if self.band is None:
+            return
+        inside = np.pad(np.asarray(free) > 0, [(0, 0), (1, 0)])
+        if (np.diff(inside.astype(int), axis=1) > 0).sum(1).max(initial=0) > 1:
+            raise ConfigError(
+                f"band={list(self.band)}: a signal within a band cannot have gaps, as the mask has"
+            )
+        for samples in np.unique(inside.sum(1)):
+            self.check_span(int(samples))
+
     def steer(self, direction: Any, free: Any) -> Any:
         """The part of a direction that the band allows, (B, n) and (B, n) -> (B, n).
 
