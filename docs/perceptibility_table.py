@@ -2,9 +2,10 @@
 
     python run.py -m metric=l2,diff,diffl2 data=cinc2017 data.root=training2017.zip \
         selection.per_class=5 selection.split=heldout
-    python docs/perceptibility_table.py multirun_outputs/<the sweep's folder>
+    python docs/perceptibility_table.py multirun_outputs/<the sweep's folder> --images docs/images
 
-Columns are computed anew from the stored perturbations, so runs of earlier versions will do.
+With ``--images`` it draws ``spectra.png`` and ``beats.png`` there. Columns are computed anew from
+the stored perturbations, so runs of earlier versions will do.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from ecgadv import load_run
 from ecgadv.evaluate.perceptibility import perceptibility
+from ecgadv.report import pictures, signals, style
 
 ROWS = {
     "snr_db": "SNR (dB)",
@@ -55,11 +57,28 @@ def cell(values: np.ndarray) -> str:
     return f"{middle:.3g} ({low:.3g} to {high:.3g})"
 
 
+def draw(folders: list[Path], images: Path, case_id: str) -> None:
+    """Spectra of all metrics, and the beats of one case under ``diff``."""
+    runs = {str(load_run(folder).summary["metric"]): folder for folder in folders}
+    style.save(pictures.spectra_figure(runs), images / "spectra.png", dpi=150)
+    run = load_run(runs["diff"])
+    row = [str(name) for name in run.case_ids].index(case_id)
+    case = run.cases.set_index("case_id").loc[case_id]
+    figure = signals.beats(
+        run.x[row], run.delta[row], float(run.scale_mv[row]), length=int(run.lengths[row]),
+        **{name: str(case[name]) for name in ("record", "source", "target", "predicted")},
+    )  # fmt: skip
+    style.save(figure, images / "beats.png", dpi=120)
+
+
 def main() -> None:
     """Read the command line and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sweep", type=Path, help="folder of the sweep over metric=l2,diff,diffl2")
-    folders = sorted(f.parent for f in parser.parse_args().sweep.glob("*/cases.csv"))
+    parser.add_argument("--images", type=Path, help="folder that pictures go to")
+    parser.add_argument("--case", default="A00001_N_to_A", help="case whose beats are drawn")
+    options = parser.parse_args()
+    folders = sorted(f.parent for f in options.sweep.glob("*/cases.csv"))
     if not folders:
         raise SystemExit("no job with a cases.csv lies there")
     found = [columns(folder) for folder in folders]
@@ -77,6 +96,8 @@ def main() -> None:
             same = mine & (seen["r_recall"] == 1) & (seen["r_precision"] == 1)
             kept.append(f"{int(same.sum())}/{int(mine.sum())}")
         print(f"| all R peaks kept, none added: {words} | " + " | ".join([*kept, ""]) + " |")
+    if options.images:
+        draw(folders, options.images, options.case)
 
 
 if __name__ == "__main__":

@@ -208,8 +208,13 @@ RULES: dict[str, Rule] = {
     "train.precision": _choice("float32", "bfloat16"),
     "train.limit": _integer(0),
     "evaluate.run": _OPTIONAL_PATH,
+    "evaluate.study": _OPTIONAL_PATH,
+    "evaluate.study_key": _OPTIONAL_PATH,
     "report.run": _OPTIONAL_PATH,
     "report.vector": _BOOLEAN,
+    "report.study": _BOOLEAN,
+    "report.study_records": _integer(2),
+    "report.study_seconds": _number(0, above=True),
     "track.run": _OPTIONAL_PATH,
     "benchmark.methods": _list_of("names of methods", lambda v: isinstance(v, str)),
     "benchmark.metrics": _list_of("l2, diff, diffl2", lambda v: v in ("l2", "diff", "diffl2")),
@@ -321,6 +326,8 @@ def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
         ("selection", "file"),
         ("report", "run"),
         ("evaluate", "run"),
+        ("evaluate", "study"),
+        ("evaluate", "study_key"),
         ("track", "run"),
         ("benchmark", "out"),
     ):
@@ -494,8 +501,17 @@ def _check_task(cfg: Mapping[str, Any]) -> None:
             raise ConfigError(f"{path}={folder}: there is no such folder")
     if task == "report" and bool(lookup(cfg, "report.run")) == bool(cfg.get("sweep")):
         raise ConfigError("task=report needs one of report.run=FOLDER (a run) and sweep=FOLDER")
-    if task == "evaluate" and not lookup(cfg, "evaluate.run"):
-        raise ConfigError("task=evaluate needs evaluate.run=FOLDER (of an attack run)")
+    study = lookup(cfg, "evaluate.study")
+    for path in ("evaluate.study", "evaluate.study_key"):
+        place = lookup(cfg, path)
+        if place is not None and not Path(place).exists():
+            raise ConfigError(f"{path}={place}: there is no such file")
+    if task == "evaluate" and not lookup(cfg, "evaluate.run") and not study:
+        raise ConfigError(
+            "task=evaluate needs evaluate.run=FOLDER (of an attack run) or evaluate.study=FILE"
+        )
+    if task == "evaluate" and lookup(cfg, "evaluate.study_key") and not study:
+        raise ConfigError("evaluate.study_key needs evaluate.study=FILE (the answers)")
     if task == "track" and lookup(cfg, "tracking.name") == "none":
         raise ConfigError(
             "task=track tracking=none: must be tracking=mlflow, that is where it tracks"

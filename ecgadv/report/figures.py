@@ -143,7 +143,8 @@ def limits(values: np.ndarray, least: tuple[float, float], gain: float) -> tuple
     return math.floor(low / step + 1e-6) * step, math.ceil(high / step - 1e-6) * step
 
 
-def _gain_for(values: np.ndarray) -> float:
+def strip_gain(values: np.ndarray) -> float:
+    """Gain (mm/mV) at which values in mV fit a strip: the usual one, halved as often as needed."""
     gain = GAIN
     while np.ptp(values) * gain > _TALLEST and gain > 0.1:
         gain /= 2
@@ -293,7 +294,7 @@ def before_after(
     clean = np.asarray(x[shown], dtype=np.float64) * scale_mv
     noise = np.asarray(delta[shown], dtype=np.float64) * scale_mv
     both = np.concatenate([clean, clean + noise])
-    gain = _gain_for(both)
+    gain = strip_gain(both)
     low, high = limits(both, (-0.5 * GAIN / gain, 1.0 * GAIN / gain), gain)
     peak = float(np.abs(noise).max())
     factor = _magnification(peak)
@@ -384,7 +385,7 @@ def metric_comparison(
     clean = np.asarray(x[shown], dtype=np.float64) * scale_mv
     noises = {k: np.asarray(d[shown], dtype=np.float64) * scale_mv for k, d in deltas.items()}
     both = np.concatenate([clean, *(clean + noise for noise in noises.values())])
-    gain = _gain_for(both)
+    gain = strip_gain(both)
     low, high = limits(both, (-0.5 * GAIN / gain, 1.0 * GAIN / gain), gain)
     factor = _magnification(max(float(np.abs(noise).max()) for noise in noises.values()))
     every = np.concatenate(list(noises.values()))

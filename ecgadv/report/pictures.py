@@ -101,16 +101,14 @@ def _draw_beats(row: Any, x: np.ndarray, delta: np.ndarray, scale: float) -> Any
     )
 
 
-def run_spectra(runs: dict[str, Path], folder: Path, stem: str) -> list[Path]:
+def spectra_figure(runs: dict[str, Path]) -> Any:
     """Spectra of the perturbations of runs, a line a run, beside that of their records.
 
     Args:
         runs: name of the line -> folder of the run.
-        folder: where the files go.
-        stem: of their names.
 
     Returns:
-        The PNG file; [] where no run has a successful case that can be read again.
+        The figure; None where no run has a successful case that can be read again.
     """
     groups, lengths = {}, {}
     ecg: dict[str, np.ndarray] = {}
@@ -128,13 +126,17 @@ def run_spectra(runs: dict[str, Path], folder: Path, stem: str) -> list[Path]:
         # Every record once, however many cases it has.
         ecg |= {known[c]: records[c] * deltas[c][1] for c in own}
     if not groups:
-        return []
+        return None
     n = max(x.size for x in ecg.values())
     padded = np.stack([np.pad(x, (0, n - x.size)) for x in ecg.values()])
-    figure = signals.spectra(
-        groups, padded, lengths=lengths, ecg_lengths=np.array([x.size for x in ecg.values()])
-    )
-    return [style.save_figure(figure, folder / f"{stem}.png")]
+    own_lengths = np.array([x.size for x in ecg.values()])
+    return signals.spectra(groups, padded, lengths=lengths, ecg_lengths=own_lengths)
+
+
+def run_spectra(runs: dict[str, Path], file: Path) -> list[Path]:
+    """Draw :func:`spectra_figure` to a file; [] where there is none."""
+    figure = spectra_figure(runs)
+    return [] if figure is None else [style.save_figure(figure, file)]
 
 
 def compare_groups(cases: pd.DataFrame, runs: dict[str, Path], folder: Path) -> list[Path]:
@@ -159,7 +161,7 @@ def compare_groups(cases: pd.DataFrame, runs: dict[str, Path], folder: Path) -> 
         for name, run in runs.items()
         if data.read_config(run).get("threat_model") != "type2"
     }
-    return written + (run_spectra(edited, folder, "spectra") if len(edited) > 1 else [])
+    return written + (run_spectra(edited, folder / "spectra.png") if len(edited) > 1 else [])
 
 
 def write_figures(folder: Path, *, each: int = 3) -> Pictures:
@@ -186,7 +188,7 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
         if stale.name.startswith(GALLERY):
             stale.unlink(missing_ok=True)
     if config.get("threat_model") != "type2":
-        pictures.overview += run_spectra({data.metric_of(config): folder}, place, "spectra")
+        pictures.overview += run_spectra({data.metric_of(config): folder}, place / "spectra.png")
     column = data.ranking_column(config, cases)
     chosen = data.extremes(cases, column, each)
     lost = cases[cases["status"].eq("ok") & ~data.succeeded(cases)]

@@ -1,4 +1,7 @@
-"""``task=evaluate``: judge the stored perturbations of an earlier run, with any victim."""
+"""``task=evaluate``: judge the stored perturbations of an earlier run, with any victim.
+
+With ``evaluate.study`` the answers of a reading study are scored instead.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.summary import rate
 from ecgadv.evaluate.transfer import evaluation_columns, onsets_of, rejudge
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
-from ecgadv.tasks import type2
+from ecgadv.tasks import reading, type2
 from ecgadv.tasks.common import open_victim, say, use_caches
 from ecgadv.tracking import open_tracker
 from ecgadv.victims.loading import Victim
@@ -38,7 +41,10 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
         StoreError: it holds no perturbations, or its recordings have changed.
         VictimError: the victim does not fit the perturbations.
     """
-    named = (cfg.get("evaluate") or {}).get("run")
+    wanted = cfg.get("evaluate") or {}
+    if wanted.get("study"):
+        return reading.evaluate(cfg, folder)
+    named = wanted.get("run")
     if not named:
         raise ConfigError("task=evaluate needs evaluate.run=FOLDER (of an attack run)")
     use_caches(cfg)

@@ -9,7 +9,7 @@ from ecgadv.errors import ConfigError
 
 
 def run(cfg: dict[str, Any], folder: Path) -> int:
-    """Write the report of ``report.run`` or of ``sweep``, and say where it is.
+    """Write the report of ``report.run`` or of ``sweep``, or a study of it; say where it is.
 
     Args:
         cfg: the configuration; relative folders start at ``paths.root``.
@@ -37,10 +37,15 @@ def run(cfg: dict[str, Any], folder: Path) -> int:
     if not place.is_dir():
         raise ConfigError(f"{key}={value}: no such folder")
 
+    report = cfg.get("report") or {}
+    if report.get("study"):
+        from ecgadv.tasks import reading
+
+        return reading.write(cfg, place)
     from ecgadv.report.style import vector_copies
     from ecgadv.report.write import write_report, write_sweep_report
 
     is_run = key == "report.run" or (place / "cases.csv").is_file()
-    with vector_copies(bool((cfg.get("report") or {}).get("vector"))):
+    with vector_copies(bool(report.get("vector"))):
         print(write_report(place) if is_run else write_sweep_report(place))
     return 0
