@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -389,6 +390,19 @@ def test_a_study_whose_jobs_differ_in_words_names_them(finished, tmp_path):
     assert [job.setting for job in jobs] == ["eot=shift", "eot=none", "eot=shift filter=none"]
     assert [job.history is None for job in jobs] == [False, True, False]
     assert all(file.is_file() for file in files)
+
+
+def test_the_documentations_figure_takes_several_sweeps_as_one(finished, tmp_path, monkeypatch):
+    import runpy
+    import sys
+
+    script = Path(__file__).parents[1] / "docs" / "make_study_figure.py"
+    sweeps = [sweep_of(tmp_path / t, finished, [f"target={t}"]) for t in ("N", "O")]
+    file = tmp_path / "both.png"
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, sweeps), str(file)])
+    runpy.run_path(str(script), run_name="__main__")
+    assert file.stat().st_size > 5000
+    assert [job.setting for job in study.read_study(*sweeps)] == ["target=N", "target=O"]
 
 
 def test_a_sweep_without_random_onsets_is_no_study(tmp_path):

@@ -211,9 +211,10 @@ def figure(jobs: Sequence[Job]) -> Figure:
     wide = bool(histories)
     labels = list(dict.fromkeys(_label(job, row, jobs) for job, row in lines))
     height = 66.0 if numeric else max(60.0, 30.0 + 7.5 * len(labels))
-    out = style.new_figure(210 if wide else 130, height)
+    width = 210 if wide else 130
+    out = style.new_figure(width, height)
     bottom, top = 13 / height, 1 - 13 / height
-    first = 0.08 if numeric else 0.24
+    first = 0.08 if numeric else min(0.32, (9 + 1.5 * max(map(len, labels))) / width)
     axes = out.add_axes((first, bottom, (0.56 if wide else 0.97) - first, top - bottom))
     for k, kind in enumerate(kinds):
         mine = [(job, row) for job, row in lines if row["tried_on"] == kind]
