@@ -32,6 +32,10 @@ SIZES = ("mean_power", "rms_mv", "peak_mv", "snr_db", "d_l2")
 EDITED = "edited"
 """Kind of the rows of edited recordings, beside those of :data:`KINDS`."""
 
+SHORT = {
+    "same_record": "own record", "other_records": "others of the class",
+    "other_classes": "other classes", EDITED: "own record",
+}  # fmt: skip
 WORDS = {kind: words for kind, (words, _) in KINDS.items()} | {EDITED: "its own record"}
 
 
@@ -149,7 +153,7 @@ def _label(job: Job, row: Mapping[str, Any], jobs: Sequence[Job]) -> str:
     return pair if only_target or len(jobs) == 1 else f"{job.setting}  {pair}"
 
 
-HEAD = ["setting", "tried on", "signals", "records", "hits", "rate", "95 % (records)", "Wilson"]
+HEAD = ["setting", "tried on", "signals", "records", "hits", "rate", "95 %", "Wilson 95 %"]
 HEAD += ["power", "rms mV", "SNR dB", "s/case"]
 
 
@@ -162,7 +166,7 @@ def table(jobs: Sequence[Job]) -> list[list[str]]:
     return [
         [
             _label(job, row, jobs),
-            WORDS[row["tried_on"]],
+            SHORT[row["tried_on"]],
             str(row["n_perturbations"]),
             str(row["n_records"]),
             f"{row['n_hits']}/{row['n_trials']}",
