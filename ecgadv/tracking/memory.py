@@ -39,3 +39,11 @@ def parent_of(folder: Path, uri: str) -> str | None:
         if run_id:
             return str(run_id)
     return None
+
+
+def sweep_of(folder: Path, uri: str) -> str:
+    """Name of the sweep that a job belongs to; "" where it belongs to none."""
+    for above in list(folder.resolve().parents)[:3]:
+        if recall(above / PARENT_FILE, uri).get("run_id"):
+            return above.name
+    return ""

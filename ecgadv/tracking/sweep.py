@@ -6,11 +6,14 @@ import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ecgadv.tracking import content, database, memory
+from ecgadv.tracking import content, database, memory, views
 from ecgadv.tracking.tracker import log_batch, log_table
 from ecgadv.tracking.uris import artifact_root, resolve_uri
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 
 def start_parent(settings: Mapping[str, Any], sweep: Path, root: Path) -> str:
@@ -104,7 +107,7 @@ def finish_parent(
     }
     if rates:
         metrics |= {"best_success_rate": max(rates), "mean_success_rate": statistics.fmean(rates)}
-    tags = {"mlflow.note.content": markdown(rows)} if rows else {}
+    tags = {"mlflow.note.content": markdown(rows, _prepare_view(api, run_id))} if rows else {}
     log_batch(api, run_id, metrics=metrics, tags=tags, step=int(time.time()))
     if rows:
         log_table(api, run_id, rows, "jobs.json")
@@ -113,15 +116,33 @@ def finish_parent(
     return status
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def _prepare_view(api: MlflowClient, run_id: str) -> str:
+    """Lay out the comparison of the jobs in the UI; returns Markdown links to it."""
+    experiment = str(api.get_run(run_id).info.experiment_id)
+    found = api.search_runs([experiment], f"tags.mlflow.parentRunId = '{run_id}'", max_results=500)
+    jobs = sorted(found, key=lambda job: content.natural_key(Path(job.info.run_name)))
+    known = set().union(*(job.data.metrics for job in jobs))
+    metrics = [name for name in views.RESULTS if name in known]
+    tag = views.view(run_id, views.swept([job.data.params for job in jobs]), metrics)
+    api.set_experiment_tag(experiment, f"{views.TAG}{run_id}", tag)
+    return views.links(experiment, run_id, [job.info.run_id for job in jobs])
+
+
+def _told(overrides: str) -> list[str]:
+    """Overrides but for where things lie."""
+    return [w for w in overrides.split() if not w.startswith(("paths.", "tracking.uri="))]
+
+
+def markdown(rows: list[dict[str, Any]], links: str = "") -> str:
     """The table of jobs for MLflow's description of the parent (cut at what it stores)."""
-    lines = ["| job | overrides | status | cases | success | d_l2 | d_smooth |"]
+    lines = [links, ""] if links else []
+    lines += ["| job | overrides | status | cases | success | d_l2 | d_smooth |"]
     lines += ["|---|---|---|---:|---:|---:|---:|"]
     for row in rows:
         rate = row["success_rate"]
         cells = [
             str(row["job"]).replace("|", "\\|"),
-            str(row["overrides"]).replace("|", "\\|"),
+            " ".join(_told(str(row["overrides"]))).replace("|", "\\|"),
             row["status"],
             "–" if row["n_cases"] is None else str(int(row["n_cases"])),
             "–" if rate is None else f"{100 * rate:.1f} %",
@@ -132,7 +153,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         ]
         line = "| " + " | ".join(cells) + " |"
         if sum(map(len, lines)) + len(line) > 7500:  # a tag holds 8,000 characters
-            lines.append(f"\n… and {len(rows) - len(lines) + 2} more: see jobs.json")
+            shown = len(lines) - (4 if links else 2)
+            lines.append(f"\n… and {len(rows) - shown} more: see jobs.json")
             break
         lines.append(line)
     return "\n".join(lines)

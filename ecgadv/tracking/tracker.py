@@ -112,6 +112,7 @@ class Tracker(NullTracker):
         self._monitor: Any = None
         self._ended = False
         self._step = 0
+        self._followed: set[str] = set()  # metrics with a history
         self._pending: dict[str, float] = {}
         self._last_write = 0.0
         self._progress_works = True
@@ -155,6 +156,7 @@ class Tracker(NullTracker):
         parent = memory.parent_of(self.folder, self.uri)
         if parent:
             tags["mlflow.parentRunId"] = parent
+            tags["sweep"] = memory.sweep_of(self.folder, self.uri)
         run = self._known_run(api, experiment_id)
         if run is None:
             run = api.create_run(experiment_id, run_name=self.folder.name, tags=tags)
@@ -271,6 +273,7 @@ class Tracker(NullTracker):
     def _log(self, values: Mapping[str, float], step: int | None = None) -> None:
         api, run_id = self._running()
         log_batch(api, run_id, metrics=values, step=self._step if step is None else step)
+        self._followed |= values.keys()
 
     def _log_folder(self) -> None:
         """Metrics and tags in one batch, then the table, then files."""
@@ -287,8 +290,11 @@ class Tracker(NullTracker):
         if note:
             tags["mlflow.note.content"] = note
         metrics = content.metrics(folder)
-        step = max(self._step, int(metrics.get("n_cases", 0)))
+        # At step 0 the UI draws bars, at others lines; results logged anew must come after.
+        step = next_step(api, run_id, "n_cases")
+        followed = {key: metrics.pop(key) for key in self._followed & metrics.keys()}
         log_batch(api, run_id, metrics=metrics, tags=tags, step=step)
+        log_batch(api, run_id, metrics=followed, step=max(step, self._step))
         rows = content.read_cases(folder)
         if rows:
             log_table(api, run_id, rows, "cases.json")
@@ -297,6 +303,12 @@ class Tracker(NullTracker):
         if not (folder / "config.json").is_file():
             text = json.dumps(_plain(self.cfg), indent=1, default=str)
             api.log_text(run_id, hide_password(text), "config.json")
+
+
+def next_step(api: MlflowClient, run_id: str, metric: str) -> int:
+    """A step after all of a metric: MLflow shows the value of the highest, whatever the clock."""
+    points = api.get_metric_history(run_id, metric)
+    return max((point.step for point in points), default=-1) + 1
 
 
 def log_batch(

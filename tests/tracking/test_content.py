@@ -1,14 +1,16 @@
 """What is read from a run's folder, and how addresses are made absolute; no MLflow."""
 
+import base64
 import json
 import subprocess
 import sys
+import zlib
 
 import pytest
 from fake_run import config, write_run
 
 from ecgadv.errors import ConfigError
-from ecgadv.tracking import content, memory, open_tracker
+from ecgadv.tracking import content, memory, open_tracker, sweep, views
 from ecgadv.tracking.tracker import NullTracker
 from ecgadv.tracking.uris import hide_password, resolve_uri, ui_command
 
@@ -143,3 +145,40 @@ def test_fingerprint_sees_a_changed_file(tmp_path):
     assert content.fingerprint(folder) == before
     (folder / "report.html").write_text("new")
     assert content.fingerprint(folder) != before
+
+
+def test_what_was_swept_comes_with_groups_first_and_without_places():
+    jobs = [
+        {"metric": m, "attack": "cw", "attack.steps": s, "paths.root": m, "seed": "0"}
+        for m, s in (("l2", "100"), ("diff", "200"))
+    ]
+    jobs[1]["metric.ridge"] = "0.01"
+    assert views.swept(jobs) == ["metric", "attack.steps"]
+    assert views.swept([]) == views.swept(jobs[:1]) == []
+
+
+def test_the_view_of_a_sweep_is_what_the_ui_reads():
+    tag = views.view("abc", ["metric"], ["success_rate", "d_l2/median"])
+    head, _, packed = tag.partition(";")
+    assert head == "deflate"
+    state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    kinds = [(c["type"], c.get("metricKey")) for c in state["compareRunCharts"]]
+    assert kinds == [("PARALLEL", None), ("BAR", "success_rate"), ("BAR", "d_l2/median")]
+    assert state["compareRunCharts"][0]["selectedParams"] == ["metric"]
+    assert "'abc'" in state["searchFilter"]
+    # An experiment's tag holds 5,000 characters.
+    many = [f"some.parameter.number{k}" for k in range(4)]
+    assert len(views.view("f" * 32, many, list(views.RESULTS))) < 5000
+
+
+def test_a_long_sweep_fits_the_description():
+    row = dict.fromkeys(("n_cases", "success_rate", "d_l2_median", "d_smooth_median"), 1.0)
+    words = "metric=l2 paths.root=/secret/place"
+    rows = [row | {"job": str(k), "overrides": words, "status": "finished"} for k in range(900)]
+    links = views.links("1", "a" * 32, ["b" * 32] * 20)
+    text = sweep.markdown(rows, links)
+    assert len(text) < 8000
+    assert text.startswith("[charts of the jobs](#/experiments/1/runs?")
+    assert "/secret" not in text
+    listed = text.count("\n| ") - 1
+    assert f"… and {900 - listed} more" in text
