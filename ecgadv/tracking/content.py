@@ -222,6 +222,9 @@ def leaves(prefix: str, node: Any) -> dict[str, float]:
     return {}
 
 
+_FIRST = ("success_rate", *(f"{d}/median" for d in DISTANCES))
+
+
 def metrics(folder: Path) -> dict[str, float]:
     """Every metric of a run's folder: of its cases, its summary, and a trained victim's scores."""
     summary = read_json(folder / "summary.json")
@@ -244,7 +247,8 @@ def metrics(folder: Path) -> dict[str, float]:
     found |= injection_metrics(summary)
     card = read_json(folder / "victim.json")
     found |= leaves("scores", card.get("heldout_scores"))
-    return found
+    # The UI begins its plots with the first metric that was logged.
+    return {k: found[k] for k in _FIRST if k in found} | found
 
 
 def injection_metrics(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -84,7 +84,7 @@ def view(parent: str, parameters: Sequence[str], metrics: Sequence[str]) -> str:
         "columnWidths": {}, "runsExpanded": {}, "runsPinned": [], "runsHidden": [],
         "runsVisibilityMap": {}, "runsHiddenMode": "SHOWALL", "compareRunCharts": charts,
         "compareRunSections": [section], "viewMaximized": False, "runListHidden": False,
-        "isAccordionReordered": False, "groupBy": None, "groupsExpanded": {},
+        "isAccordionReordered": True, "groupBy": None, "groupsExpanded": {},
         "autoRefreshEnabled": False,
     }  # fmt: skip
     packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode(), 9)
@@ -94,7 +94,7 @@ def view(parent: str, parameters: Sequence[str], metrics: Sequence[str]) -> str:
 def links(experiment: str, parent: str, jobs: Sequence[str]) -> str:
     """Markdown links of a sweep's description: charts, table of its jobs, differences."""
     runs = f"#/experiments/{experiment}/runs?"
-    key = {"viewStateShareKey": parent}
+    key = {"workflowType": "machine_learning", "viewStateShareKey": parent}
     found = [
         f"[charts of the jobs]({runs}{urlencode({'compareRunsMode': 'CHART', **key})})",
         f"[table of the jobs]({runs}{urlencode(key)})",
@@ -102,5 +102,6 @@ def links(experiment: str, parent: str, jobs: Sequence[str]) -> str:
     if 1 < len(jobs) <= MOST_COMPARED:
         named = quote(json.dumps(list(jobs), separators=(",", ":")))
         where = quote(json.dumps([experiment]))
-        found.append(f"[their differences](#/compare-runs?runs={named}&experiments={where})")
+        compare = f"#/compare-runs?runs={named}&experiments={where}&workflowType=machine_learning"
+        found.append(f"[their differences]({compare})")
     return " · ".join(found)
