@@ -113,6 +113,14 @@ def test_cases_are_read_as_they_were_written(run):
         data.read_cases(run)
 
 
+def test_the_report_explains_every_column_that_it_shows():
+    from ecgadv.report.write import _HIDDEN
+    from ecgadv.store import CASE_COLUMNS
+
+    assert set(CASE_COLUMNS) - set(_HIDDEN) <= set(data.COLUMN_HELP)
+    assert all(0 < len(words) < 100 for words in data.COLUMN_HELP.values())
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 8, 24])
 def test_extremes_are_ordered_and_never_twice(run, count):
     cases = data.read_cases(run)
