@@ -153,6 +153,7 @@ RULES: dict[str, Rule] = {
     "victim.path": _OPTIONAL_PATH,
     "metric.ridge": _number(0),
     "metric.k": _number(0),
+    "attack.starts": _either("auto", _integer(1)),
     "attack.steps": _integer(1),
     "attack.search_steps": _integer(0),
     "attack.learning_rate": _number(0, above=True),

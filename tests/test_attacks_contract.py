@@ -8,6 +8,7 @@ import ecgadv
 from ecgadv.api import attack_kinds, make_attack
 from ecgadv.attacks.base import Attack, Problem
 from ecgadv.attacks.engine import Engine
+from ecgadv.errors import ConfigError
 from ecgadv.evaluate.verification import verify
 from ecgadv.threat import metrics
 from ecgadv.threat.metrics import METRICS
@@ -280,3 +281,35 @@ def test_budgets_are_counted(random_problem, method):
     most = options["steps"] * options.get("search_steps", 1)
     assert (found.n_gradients > 0).all()
     assert (found.n_gradients <= most).all()
+
+
+def test_a_large_budget_is_spent_on_several_starts_and_the_way_down_from_the_best():
+    single = make_attack("minnorm", steps=100).schedule
+    assert np.flatnonzero(single.begin).tolist() == [0]
+    several = make_attack("minnorm", steps=300).schedule
+    assert {int(t): int(several.begin[t]) for t in np.flatnonzero(several.begin)} == {
+        0: 1, 60: 1, 120: 1, 180: 2,
+    }  # fmt: skip
+    assert len(several.begin) == len(several.length) == 300
+    assert (several.length > 0).all()
+    # Each start has another schedule: the same one would find the same minimum again.
+    assert len({tuple(several.shrink[k : k + 60]) + tuple(several.length[k : k + 60])
+                for k in (0, 60, 120)}) == 3  # fmt: skip
+
+
+@pytest.mark.parametrize("starts", [0, 9, 3.5])
+def test_a_start_needs_steps(starts):
+    with pytest.raises(ConfigError, match=r"attack\.starts"):
+        make_attack("minnorm", steps=100, starts=starts)
+    with pytest.raises(ConfigError, match=r"attack\.starts"):
+        make_attack("minnorm", steps=20, starts=3)
+
+
+def test_several_starts_do_not_depend_on_the_batch(random_problem):
+    victim, x, lengths, target = random_problem
+    options = {"method": "minnorm", "steps": 40, "starts": 2, "lengths": lengths}
+    whole = ecgadv.attack(victim, x, target=target, metric="l2", batch_size=8, **options)
+    parts = ecgadv.attack(victim, x, target=target, metric="l2", batch_size=3, **options)
+    assert whole.success.all()
+    np.testing.assert_array_equal(whole.success, parts.success)
+    np.testing.assert_allclose(whole.distance, parts.distance, rtol=1e-2)

@@ -4,6 +4,10 @@ Decoupled direction and norm (Rony et al., CVPR 2019, arXiv 1811.09600) carried 
 Euclidean norm to any quadratic form Q: in coordinates u = Q^{1/2}δ the metric is the Euclidean one,
 a normalised gradient step is δ + α·Q⁻¹g/√(gᵀQ⁻¹g), and the sphere of radius ε is δᵀQδ = ε². One
 tridiagonal solve an iteration is all it takes.
+
+The boundary has several minima of different distance, and a single run stays in the first that it
+meets. So a larger budget is spent on several short runs, each along another schedule, and the rest
+of it on the way down from the best of them.
 """
 
 from __future__ import annotations
@@ -11,7 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
 
 from ecgadv import backend
 from ecgadv.attacks.base import Attack, Found, Problem
@@ -21,6 +28,27 @@ from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 
 _TINY = 1e-30
+
+_STARTS = (
+    (1.0, 1.0, 1.0, 1.0),
+    (2.0, 1.0, 1.0, 1.0),
+    (2.0, 2.0, 0.2, 1.0),
+    (2.0, 1.0, 1.0, 2.0),
+    (1.4, 1.0, 0.2, 0.5),
+    (4.0, 1.0, 1.0, 1.0),
+    (1.0, 2.0, 0.2, 2.0),
+    (1.4, 1.0, 1.0, 4.0),
+)
+"""What starts differ in: factors of first_step, of shrink early and late, of the first radius."""
+
+_SHARE = 0.6
+"""Share of the budget that several starts get together; the rest goes on from the best."""
+
+_DESCENT = (0.6, 0.5, 0.6, 0.06)
+"""On from the best: factors of first_step, last_step and of shrink at the beginning and the end."""
+
+_ZERO, _BEST = 1, 2
+"""What an iteration may begin with: δ = 0, or the best δ so far."""
 
 _BEYOND = (1.02, 1.1, 1.3)
 """Scales tried where δ, found with coarser gradients, fails in float32."""
@@ -34,6 +62,7 @@ class MinNormState(NamedTuple):
         radius: (B,) √(δᵀ(Q + ρI)δ) that the iterate is put on.
         best: (B, n) smallest successful iterate, else the latest attempt.
         best_norm: (B,) its norm, infinite before the first success.
+        first: (B,) linearised distance to the boundary from δ = 0.
         iteration: (B,) steps done.
         gradients: (B,) gradient evaluations.
         forwards: (B,) forward evaluations.
@@ -43,9 +72,41 @@ class MinNormState(NamedTuple):
     radius: Any
     best: Any
     best_norm: Any
+    first: Any
     iteration: Any
     gradients: Any
     forwards: Any
+
+
+class Schedule(NamedTuple):
+    """Tables over the iterations, each (steps,).
+
+    Attributes:
+        begin: 0 goes on from the last iterate, 1 from δ = 0, 2 from the best so far.
+        length: step length over the radius.
+        shrink: share by which the radius changes.
+        radius: where δ = 0 begins, the first radius over the linearised distance.
+    """
+
+    begin: np.ndarray
+    length: np.ndarray
+    shrink: np.ndarray
+    radius: np.ndarray
+
+
+def _part(
+    steps: int, begin: int, first: float, last: float, early: float, late: float, radius: float
+) -> Schedule:
+    progress = np.arange(steps) / max(1, steps - 1)
+    cosine = (0.5 * (1.0 + np.cos(math.pi * progress))).astype(np.float32)
+    starts = np.zeros(steps, np.int32)
+    starts[0] = begin
+    return Schedule(
+        starts,
+        last + (first - last) * cosine,
+        late + (early - late) * cosine,
+        np.full(steps, radius, np.float32),
+    )
 
 
 @dataclass(frozen=True)
@@ -57,6 +118,8 @@ class MinNorm(Attack):
         first_step: step length over the radius in the first iteration.
         last_step: the same in the last one; a cosine lies between.
         shrink: share by which the radius falls after a success and grows after a failure.
+        starts: runs from δ = 0 that share the budget; ``auto`` takes one below 200 steps, and one
+            for every 100 steps from there on, 8 at most.
         search_steps: bisection steps along the final segment from 0 to δ, forwards only.
         perturb_padding: whether a short record's zero padding may be perturbed.
         band: lowest and highest frequency of δ in Hz, None for all; see :class:`Limits`.
@@ -67,9 +130,10 @@ class MinNorm(Attack):
     name: ClassVar[str] = "minnorm"
     coarse_gradients: ClassVar[bool] = True
     steps: int = 100
-    first_step: float = 1.0
+    first_step: float = 0.5
     last_step: float = 0.01
     shrink: float = 0.05
+    starts: int | Literal["auto"] = "auto"
     search_steps: int = 14
     perturb_padding: bool = False
     band: Sequence[float] | None = None
@@ -82,11 +146,37 @@ class MinNorm(Attack):
             raise ConfigError(f"attack.steps={self.steps}: must be at least 2")
         if self.search_steps < 0:
             raise ConfigError(f"attack.search_steps={self.search_steps}: must not be negative")
+        most = min(len(_STARTS), self.steps // 10)
+        if self.starts != "auto" and self.starts not in range(1, 1 + most):
+            raise ConfigError(
+                f"attack.starts={self.starts}: must be auto, or from 1 to {len(_STARTS)} with at "
+                f"least 10 of attack.steps={self.steps} for each"
+            )
         for name, largest in (("first_step", 2.0), ("last_step", 2.0), ("shrink", 0.5)):
             if not 0 < getattr(self, name) <= largest:
                 raise ConfigError(
                     f"attack.{name}={getattr(self, name)}: must be above 0 and at most {largest:g}"
                 )
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """What every iteration does."""
+        if isinstance(self.starts, int):
+            count = self.starts
+        else:
+            count = 1 if self.steps < 200 else min(self.steps // 100, len(_STARTS))
+        run = self.steps if count == 1 else int(_SHARE * self.steps / count)
+        parts = [
+            _part(run, _ZERO, min(2.0, step * self.first_step), self.last_step, early, late, radius)
+            for step, early, late, radius in _STARTS[:count]
+        ]
+        if count > 1:
+            step, last, early, late = _DESCENT
+            left = self.steps - run * count
+            step, last = step * self.first_step, last * self.last_step
+            parts.append(_part(left, _BEST, step, last, early, late, 1.0))
+        begin, length, shrink, scale = (np.concatenate(p) for p in zip(*parts, strict=True))
+        return Schedule(begin, length, (shrink * self.shrink).astype(np.float32), scale)
 
     def max_steps(self) -> int:
         """Every case uses its whole budget."""
@@ -103,7 +193,7 @@ class MinNorm(Attack):
         zero = ops.zeros_like(cases.x)
         row = zero[:, 0]
         count = ops.cast(row, "int32")
-        return MinNormState(zero, row, zero, row + float("inf"), count, count, count)
+        return MinNormState(zero, row, zero, row + float("inf"), row, count, count, count)
 
     def step(
         self, problem: Problem, cases: Cases, factor: Factor, state: MinNormState
@@ -139,21 +229,31 @@ class MinNorm(Attack):
         best = ops.where(keep[:, None], state.delta, state.best)
         best_norm = ops.where(better, size, state.best_norm)
 
-        moved = state.radius * ops.where(success, 1.0 - self.shrink, 1.0 + self.shrink)
+        # A case that has used its budget may still be in the batch: the last row of the tables.
+        plan, last = self.schedule, self.steps - 1
+        now = ops.minimum(state.iteration, last)
+        shrink, length, begins, scale = (
+            ops.take(table, now) for table in (plan.shrink, plan.length, plan.begin, plan.radius)
+        )
+        moved = state.radius * ops.where(success, 1.0 - shrink, 1.0 + shrink)
         # First radius: the linearised distance to the boundary, at most half the record's size.
         linear = ops.minimum(ops.maximum(-excess, 0.0) / slope, 0.5 * norm(cases.x * cases.free))
-        radius = ops.where(state.iteration < 1, linear, moved)
-
-        progress = ops.cast(state.iteration, "float32") / max(1, self.steps - 1)
-        cosine = 0.5 * (1.0 + ops.cos(math.pi * progress))
-        length = (self.last_step + (self.first_step - self.last_step) * cosine) * radius
-        delta = state.delta + length[:, None] * direction
+        first = ops.where(now < 1, linear, state.first)
+        radius = ops.where(begins == _ZERO, scale * first, moved)
+        delta = state.delta + (length * radius)[:, None] * direction
         delta = limits.into(delta * (radius / norm(delta))[:, None], free)
+
+        following = ops.take(plan.begin, ops.minimum(now + 1, last))
+        from_best = ops.logical_and(following == _BEST, ops.isfinite(best_norm))
+        delta = ops.where((following == _ZERO)[:, None], ops.zeros_like(delta), delta)
+        delta = ops.where(from_best[:, None], best, delta)
+        radius = ops.where(from_best, best_norm, radius)
         return MinNormState(
             delta=delta,
             radius=radius,
             best=best,
             best_norm=best_norm,
+            first=first,
             iteration=state.iteration + 1,
             gradients=state.gradients + problem.objective.cost,
             forwards=state.forwards,

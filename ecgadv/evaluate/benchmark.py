@@ -33,6 +33,8 @@ class Row:
         origin: ``measured``, ``resumed`` (after a kill: compiling counts more than once) or
             ``imported``.
         machine: processor, cores and versions.
+        cpu_seconds: processor time of the attack over all threads: where other work shares the
+            machine, the fairer figure of the two.
     """
 
     metric: str
@@ -49,6 +51,7 @@ class Row:
     identity: dict[str, Any]
     origin: str
     machine: dict[str, Any]
+    cpu_seconds: float | None = None
 
     def reached(self) -> np.ndarray:
         """(n,) distances, infinite where the pipeline saw no success."""
@@ -140,6 +143,7 @@ def compare(rows: Sequence[Row], everything: Sequence[Row] | None = None) -> lis
                 "gradients": float(np.mean(row.gradients)) if n else math.nan,
                 "forwards": float(np.mean(row.forwards)) if n else math.nan,
                 "seconds": row.seconds,
+                "cpu_seconds": row.cpu_seconds,
                 "cases_per_second": n / row.seconds if row.seconds else math.nan,
                 "peak_mb": row.peak_mb,
                 "growth_mb": row.growth_mb,

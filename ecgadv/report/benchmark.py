@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HEAD = (
     "method", "success", "median d", "90th pct. d", "median d_l2", "ratio to cw", "its 95th pct.",
-    "optimality", "gradients", "seconds", "cases/s", "peak RSS, MB",
+    "optimality", "gradients", "seconds", "CPU s", "cases/s", "peak RSS, MB",
 )  # fmt: skip
 
 CONSOLE = {
@@ -48,6 +48,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         number(row["optimality"], ".3f"),
         number(row["gradients"], ".0f"),
         number(row["seconds"], ".0f" if row["seconds"] >= 100 else ".3g"),
+        number(row["cpu_seconds"], ".0f" if (row["cpu_seconds"] or 0) >= 100 else ".3g"),
         number(row["cases_per_second"]),
         number(row["peak_mb"], ".0f"),
     ]

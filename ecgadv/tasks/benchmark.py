@@ -233,9 +233,9 @@ def _add_chunk(
     batch = bench.records.batch([s.position for s in padded], bench.victim.n)
     cases = build_cases(padded, batch, bench.victim, seed=int(bench.cfg["seed"]))
     with PeakMemory() as memory:
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         solution = solver(cases)
-        seconds = time.perf_counter() - started
+        seconds, busy = time.perf_counter() - started, time.process_time() - busy
     verdict = verify(
         bench.victim, batch.x, solution.delta, cases.lengths, cases.source, cases.target
     )
@@ -250,6 +250,7 @@ def _add_chunk(
         gradients=row.gradients + [int(v) for v in solution.gradients[:count]],
         forwards=row.forwards + [int(v) for v in solution.forwards[:count]],
         seconds=row.seconds + seconds * count / len(padded),
+        cpu_seconds=(row.cpu_seconds or 0.0) + busy * count / len(padded),
         peak_mb=max(row.peak_mb or 0.0, memory.peak),
         growth_mb=max(row.growth_mb or 0.0, memory.peak - memory.before),
     )

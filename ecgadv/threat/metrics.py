@@ -209,7 +209,7 @@ class L2(Quadratic):
 class Diff(Quadratic):
     """``diff``: smoothness alone. The ridge bounds the drift that it does not see."""
 
-    def __init__(self, ridge: float = 3e-4) -> None:
+    def __init__(self, ridge: float = 2.7e-4) -> None:
         super().__init__("diff", 1.0, 0.0, ridge)
 
 
