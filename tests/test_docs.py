@@ -352,3 +352,11 @@ def test_the_pictures_need_a_sweep_with_the_smooth_metric(tmp_path):
     done = _script("make_figures.py", tmp_path, tmp_path)
     assert done.returncode == 1
     assert "holds no job with metric=diff" in done.stderr
+
+
+def test_the_screenshots_need_a_tracked_sweep(tmp_path):
+    (tmp_path / "a" / "sweep").mkdir(parents=True)
+    done = _script("make_screenshots.py", tmp_path / "a" / "sweep", tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "no tracked sweep" in done.stderr or "selenium" in done.stderr or "hromi" in done.stderr

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from fake_run import made_up_records, write_run
 
-from ecgadv.report import write_report
+from ecgadv.report import write_report, write_sweep_report
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +221,34 @@ def test_it_prints(page):
         assert page.js("return document.documentElement.scrollWidth <= innerWidth")
     finally:
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_the_report_of_a_sweep_opens_sorts_and_filters(browser, tmp_path, monkeypatch):
+    from ecgadv.errors import DataError
+
+    def gone(_):
+        raise DataError("the recordings are elsewhere")
+
+    monkeypatch.setattr("ecgadv.config.instantiate", gone)
+    for k, metric in enumerate(("l2", "diff")):
+        job = write_run(tmp_path / "sweep" / f"{k}_metric-{metric}", seed=k, metric=metric)
+        (job / ".hydra").mkdir()
+        (job / ".hydra" / "overrides.yaml").write_text(
+            f"- metric={metric}\n- paths.root=/my/place\n"
+        )
+        write_report(job)
+    page = write_sweep_report(tmp_path / "sweep")
+    browser.open(page)
+    assert browser.errors() == []
+    assert browser.requests() == []
+    assert "/my/place" not in browser.one("#table-jobs").text
+    browser.one("#table-cases [aria-label='filter metric']").send_keys("diff")
+    assert count(browser) == "26 of 52 rows"
+    browser.one("#table-success [aria-label='filter source']").send_keys("all")
+    assert browser.one("#count-success").text == "2 of 26 rows"
+    browser.all("#table-jobs thead button")[5].click()
+    medians = [float(c.text) for c in browser.all("#table-jobs tbody td:nth-child(6)")]
+    assert medians == sorted(medians)
+    ids = browser.js("return [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    assert browser.js("return document.documentElement.scrollWidth <= innerWidth")
