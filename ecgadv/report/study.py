@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecgadv.records.base import CLASSES
 from ecgadv.report import data, style
 from ecgadv.report.type2 import KINDS, read_table
 from ecgadv.tracking.content import overrides, read_json, run_folders
@@ -141,16 +142,26 @@ def _lines(jobs: Sequence[Job]) -> list[tuple[Job, dict[str, Any]]]:
             mine = [row for row in job.rows if row["tried_on"] == kind]
             pairs = [row for row in mine if row["pair"] != "all"]
             chosen += [(job, row) for row in (pairs if len(pairs) > 1 else mine[:1])]
-    return chosen
+    shown = [row["pair"] for _, row in chosen if row["tried_on"] == chosen[0][1]["tried_on"]]
+    if "all" in shown or len(set(shown)) < len(shown):
+        return chosen
+    # Every job has pairs of its own: together they are one table, in class order.
+    order = [*CLASSES, "any"]
+    return sorted(
+        chosen,
+        key=lambda line: (
+            list(WORDS).index(line[1]["tried_on"]),
+            *(order.index(letter) for letter in line[1]["pair"].split(">")),
+        ),
+    )
 
 
 def _label(job: Job, row: Mapping[str, Any], jobs: Sequence[Job]) -> str:
     if row["pair"] == "all":
         return job.setting
     pair = str(row["pair"]).replace(">", " → ")
-    # A sweep over targets says nothing that the pair does not.
-    only_target = all(j.setting.startswith("target=") and " " not in j.setting for j in jobs)
-    return pair if only_target or len(jobs) == 1 else f"{job.setting}  {pair}"
+    others = [r["pair"] for j in jobs if j is not job for r in j.rows]
+    return f"{job.setting}  {pair}" if row["pair"] in others else pair
 
 
 HEAD = ["setting", "tried on", "signals", "records", "hits", "rate", "95 %", "Wilson 95 %"]
@@ -267,22 +278,26 @@ def _axis(key: str) -> str:
     return names.get(key, key)
 
 
+LEAST_LOSS = 1e-6
+
+
 def _draw_losses(axes: Any, histories: Sequence[tuple[Job, pd.DataFrame]]) -> None:
     """Median loss of each job against iterations."""
     import matplotlib
 
     colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.85, max(2, len(histories))))
-    lowest = np.inf
     for (job, history), colour in zip(histories, colours, strict=False):
         middle = history.groupby("iteration")["loss"].median()
-        lowest = min(lowest, float(middle.min()))
-        axes.plot(middle.index, middle.to_numpy(), color=colour, label=job.setting)
-    if lowest > 0:
-        axes.set_yscale("log")
+        # Losses are stored with six decimals: what is smaller lies on the axis.
+        values = np.maximum(middle.to_numpy(), LEAST_LOSS)
+        name = " ".join(w for w in job.setting.split() if not w.startswith("selection.per_class"))
+        axes.plot(middle.index, values, color=colour, label=name)
+    axes.set_yscale("log")
     axes.set_xlabel("iteration")
     axes.set_ylabel("cross-entropy, median")
     size = 6.0 if len(histories) <= 8 else 5.0
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=size)
+    columns = 2 if max(len(job.setting) for job, _ in histories) < 24 else 1
+    axes.legend(frameon=False, loc="upper right", ncols=columns, fontsize=size)
 
 
 def write_study(sweep: Path) -> tuple[list[Job], list[Path]]:
