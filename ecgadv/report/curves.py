@@ -58,6 +58,32 @@ def robustness_figure(curves: Mapping[str, Curve], column: str, title: str = "")
     return figure
 
 
+@style.styled
+def robustness_by_metric(curves: Mapping[str, Curve], columns: Mapping[str, str]) -> Figure:
+    """Success within a budget under each metric, a panel a metric: budgets are its own distance.
+
+    Args:
+        curves: metric -> curve of all its cases.
+        columns: metric -> column of ``cases.csv`` that it makes small.
+
+    Returns:
+        Lines have the metric as their id, bands ``band`` and the metric.
+    """
+    figure = style.new_figure(24 + 52 * len(curves), 62)
+    for k, (metric, curve) in enumerate(curves.items()):
+        axes = figure.add_subplot(1, len(curves), k + 1)
+        ends = _ends({metric: curve})
+        _draw(axes, metric, curve, ends, style.metric_rank(metric, k))
+        _finish(axes, ends, f"{metric}: {curve.n} cases")
+        axes.set_xlabel(f"budget: {DISTANCE_NAMES.get(columns[metric], columns[metric])}")
+        if k:
+            axes.set_yticklabels([])
+            axes.set_ylabel("")
+    figure.suptitle("success within a budget (band: 95 %, pointwise)", fontsize=9)
+    figure.subplots_adjust(left=0.26 / (len(curves) + 0.4), right=0.98, bottom=0.2, top=0.8)
+    return figure
+
+
 def _ends(curves: Mapping[str, Curve]) -> tuple[float, float]:
     values = np.concatenate([c.budget for c in curves.values()] or [np.zeros(0)])
     values = values[values > 0]
@@ -110,14 +136,7 @@ def _high_at_zero(n: int) -> float:
 
 
 def _finish(axes: Axes, ends: tuple[float, float], title: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axes.set_xscale("log")
-    axes.set_xlim(*ends)
-    decades = np.log10(ends[1] / ends[0])
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    style.log_axis(axes, *ends)
     axes.set_ylim(-0.02, 1.02)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.set_ylabel("success")

@@ -475,8 +475,6 @@ def distance_distributions(cases: pd.DataFrame, title: str = "") -> Figure:
         cases: rows of ``cases.csv``.
         title: e.g. the metric.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
     won = cases[succeeded(cases)]
     pairs = sorted(
         set(zip(won["source"], won["target"], strict=True)),
@@ -500,10 +498,10 @@ def distance_distributions(cases: pd.DataFrame, title: str = "") -> Figure:
             q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])
             axes.plot([q25, q75], [row, row], color="black", linewidth=1.2)
             axes.plot([median], [row], "|", color="black", ms=9, mew=1.6)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        every = np.concatenate([*values_of, np.zeros(0)])
+        every = every[every > 0]
+        if every.size:
+            style.log_axis(axes, float(every.min()) / 1.4, float(every.max()) * 1.4)
         axes.set_ylim(len(pairs) - 0.4, -0.6)
         axes.set_yticks(
             range(len(pairs)),

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecgadv.evaluate.curves import pair_curves
+from ecgadv.evaluate.curves import minimal_distances, pair_curves, success_curve
 from ecgadv.records.base import class_name
 from ecgadv.report import data, figures, signals, style, type2
-from ecgadv.report.curves import robustness_figure
+from ecgadv.report.curves import robustness_by_metric, robustness_figure
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
@@ -156,12 +156,31 @@ def compare_groups(cases: pd.DataFrame, runs: dict[str, Path], folder: Path) -> 
     if len(names) > 1 and groups:
         figure = signals.metric_bars(groups, names)
         written.append(style.save_figure(figure, folder / "perceptibility.png"))
+    written += _robustness(cases, runs, folder)
     edited = {
         name: run
         for name, run in runs.items()
         if data.read_config(run).get("threat_model") != "type2"
     }
     return written + (run_spectra(edited, folder / "spectra.png") if len(edited) > 1 else [])
+
+
+def _robustness(cases: pd.DataFrame, runs: dict[str, Path], folder: Path) -> list[Path]:
+    """Curves by metric, of sweeps over metrics that looked for the smallest perturbations."""
+    looked = [
+        metric
+        for metric, run in runs.items()
+        if read_json(run / "summary.json").get("robustness") and metric in data.OF_METRIC
+    ]
+    if len(looked) < 2:
+        return []
+    columns = {metric: data.OF_METRIC[metric] for metric in looked}
+    curves = {}
+    for metric, column in columns.items():
+        mine = cases[cases["metric"] == metric].to_dict("records")
+        curves[metric] = success_curve(minimal_distances(mine, column))
+    figure = robustness_by_metric(curves, columns)
+    return [style.save_figure(figure, folder / "robustness_by_metric.png")]
 
 
 def write_figures(folder: Path, *, each: int = 3) -> Pictures:

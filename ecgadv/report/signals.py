@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -261,8 +260,8 @@ def metric_bars(groups: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[
             axes.plot([q25, q75], [row, row], color="black", linewidth=1.2)
             (bar,) = axes.plot([median], [row], "|", color="black", ms=9, mew=1.6)
             bar.set_gid(f"median {metric}")
-        if logarithmic:
-            _log_axis(axes)
+        if logarithmic and axes.lines:
+            style.log_axis(axes, *_log_ends(groups, name))
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_yticks(range(len(groups)), list(groups) if not k % wide else [""] * len(groups))
         axes.set_title(words, loc="left", fontsize=8, pad=3)
@@ -285,12 +284,9 @@ PANELS = {
 """Columns of ``cases.csv`` -> what is written above their panel, and whether it is logarithmic."""
 
 
-def _log_axis(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    subs = (1.0, 2.0, 5.0) if math.log10(high / low) < 2.5 else (1.0,)
-    axes.xaxis.set_major_locator(LogLocator(subs=subs))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+def _log_ends(groups: Mapping[str, Mapping[str, np.ndarray]], name: str) -> tuple[float, float]:
+    values = np.concatenate(
+        [np.asarray(c.get(name, ()), dtype=np.float64) for c in groups.values()]
+    )
+    values = values[np.isfinite(values) & (values > 0)]
+    return float(values.min()) / 1.4, float(values.max()) * 1.4

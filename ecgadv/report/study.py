@@ -320,7 +320,7 @@ def write_study(sweep: Path) -> tuple[list[Job], list[Path]]:
     rows = [row for job in jobs for row in job.rows]
     write_csv(sweep / "study.csv", rows, COLUMNS)
     write_atomic(sweep / "study.md", markdown(jobs) + "\n")
-    drawn = style.save(figure(jobs), sweep / "figures" / "study.png")
+    drawn = style.save_figure(figure(jobs), sweep / "figures" / "study.png")
     return jobs, [sweep / "study.csv", sweep / "study.md", drawn]
 
 

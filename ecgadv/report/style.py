@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MM_PER_INCH = 25.4
@@ -95,9 +97,27 @@ def series(rank: int) -> dict[str, Any]:
     return style | ({"dashes": dashes} if dashes else {"linestyle": "-"})
 
 
+def metric_rank(name: str, rank: int) -> int:
+    """Place of a metric in :data:`SERIES`; of an unknown one by its rank."""
+    return METRIC_LINES.get(name, 4 + rank)
+
+
 def metric_series(name: str, rank: int) -> dict[str, Any]:
     """:func:`series` of a metric; of an unknown one by its rank."""
-    return series(METRIC_LINES.get(name, 4 + rank))
+    return series(metric_rank(name, rank))
+
+
+def log_axis(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic abscissa from ``low`` to ``high`` whose labels have room in a small panel."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    decades = math.log10(high / low)
+    subs = (1.0, 2.0, 5.0) if decades < 2 else (1.0, 3.0) if decades < 3 else (1.0,)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 _copies: ContextVar[bool] = ContextVar("vector copies of figures", default=False)

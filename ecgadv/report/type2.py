@@ -156,10 +156,10 @@ def write_figures(folder: Path) -> list[Path]:
     shifts = read_table(folder / "shifts.csv")
     if shifts is None:
         return []
-    written.append(style.save(shift_position(shifts), place / "shift_position.png"))
+    written.append(style.save_figure(shift_position(shifts), place / "shift_position.png"))
     history = read_table(folder / "history.csv")
     if history is not None:
-        written.append(style.save(loss_curves(history), place / "loss_history.png"))
+        written.append(style.save_figure(loss_curves(history), place / "loss_history.png"))
     config = read_json(folder / "config.json")
     try:
         with np.load(folder / "perturbations.npz", allow_pickle=False) as stored:
@@ -169,7 +169,7 @@ def write_figures(folder: Path) -> list[Path]:
     if len(p):
         x = _records(folder)
         drawn = spectrum(p, x, _stopped(config), _modelled(config), _band(config))
-        written.append(style.save(drawn, place / "spectrum.png"))
+        written.append(style.save_figure(drawn, place / "spectrum.png"))
     return written
 
 

@@ -1,5 +1,7 @@
 """Structure of the figures of beats, of spectra, and of perceptibility by metric."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from fake_run import write_run
@@ -227,3 +229,39 @@ def test_equal_vector_figures_give_equal_files(record, tmp_path):
         ]
         assert files[0] == files[1]
         assert len(files[0]) > 10_000
+
+
+@pytest.mark.parametrize("decades", [0.5, 1.9, 2.9, 6.0])
+def test_labels_of_logarithmic_panels_do_not_run_into_each_other(decades, run):
+    from ecgadv.report import figures
+
+    cases = data.read_cases(run)
+    for column in data.DISTANCE_NAMES:
+        cases[column] = np.logspace(-decades / 2, decades / 2, len(cases))
+    figure = figures.distance_distributions(cases)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        labels = [t for t in axes.get_xticklabels() if low <= t.get_position()[0] <= high]
+        boxes = [t.get_window_extent() for t in labels if t.get_text()]
+        assert len(boxes) >= 2
+        ends = sorted((box.x0, box.x1) for box in boxes)
+        assert all(a[1] < b[0] for a, b in pairwise(ends))
+
+
+def test_robustness_by_metric_has_a_panel_and_a_distance_for_each(run):
+    from ecgadv.evaluate.curves import success_curve
+    from ecgadv.report.curves import robustness_by_metric
+
+    distances = {"l2": np.array([1.0, 2.0, 4.0, np.inf]), "diff": np.array([0.1, 0.2, 0.3])}
+    curves = {metric: success_curve(values) for metric, values in distances.items()}
+    figure = robustness_by_metric(curves, {"l2": "d_l2", "diff": "d_smooth"})
+    for axes, (metric, values) in zip(figure.axes, distances.items(), strict=True):
+        (line,) = lines_of(axes, metric)
+        assert line.get_ydata()[-1] == pytest.approx(np.isfinite(values).mean())
+        np.testing.assert_allclose(line.get_xdata()[1:-1], np.sort(values[np.isfinite(values)]))
+        assert axes.get_title("left") == f"{metric}: {len(values)} cases"
+        assert f"band {metric}" in {c.get_gid() for c in axes.collections}
+    said = [axes.get_xlabel() for axes in figure.axes]
+    assert said == ["budget: d_l2", "budget: d_smooth"]
+    assert ink(figure) > 0.01
