@@ -80,7 +80,8 @@ def robustness_by_metric(curves: Mapping[str, Curve], columns: Mapping[str, str]
             axes.set_yticklabels([])
             axes.set_ylabel("")
     figure.suptitle("success within a budget (band: 95 %, pointwise)", fontsize=9)
-    figure.subplots_adjust(left=0.26 / (len(curves) + 0.4), right=0.98, bottom=0.2, top=0.8)
+    left = 17 / (24 + 52 * len(curves))  # mm for the label and the ticks
+    figure.subplots_adjust(left=left, right=0.98, bottom=0.2, top=0.8)
     return figure
 
 

@@ -264,4 +264,6 @@ def test_robustness_by_metric_has_a_panel_and_a_distance_for_each(run):
         assert f"band {metric}" in {c.get_gid() for c in axes.collections}
     said = [axes.get_xlabel() for axes in figure.axes]
     assert said == ["budget: d_l2", "budget: d_smooth"]
+    figure.canvas.draw()
+    assert figure.axes[0].yaxis.label.get_window_extent().x0 >= 0
     assert ink(figure) > 0.01
