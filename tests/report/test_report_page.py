@@ -5,23 +5,29 @@ import re
 import time
 from itertools import pairwise
 
+import numpy as np
+import pandas as pd
 import pytest
 from fake_run import made_up_records, write_run
 
+from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
 from ecgadv.report import write_report, write_sweep_report
 
 
 @pytest.fixture(scope="module")
 def thousand(tmp_path_factory):
-    """A report of 1,007 cases, and how long it took."""
+    """A report of 1,010 cases, and the seconds of CPU that it took."""
     run = write_run(tmp_path_factory.mktemp("thousand") / "run", per_pair=84)
-    text = (run / "cases.csv").read_text().replace("out of memory", "<img src=x onerror=boom()>")
-    (run / "cases.csv").write_text(text)
+    cases = pd.read_csv(run / "cases.csv", dtype=str)
+    cases = cases.replace("out of memory", "<img src=x onerror=boom()>")
+    for name in PERCEPTIBILITY_COLUMNS:
+        cases[name] = np.random.default_rng(0).uniform(0.01, 99, len(cases))
+    cases.to_csv(run / "cases.csv", index=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ecgadv.config.instantiate", made_up_records)
-        start = time.monotonic()
+        start = time.process_time()  # the machine may be busy with something else
         file = write_report(run)
-    return file, time.monotonic() - start
+    return file, time.process_time() - start
 
 
 @pytest.fixture
