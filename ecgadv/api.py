@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,16 @@ from ecgadv.attacks.base import Attack, DirectAttack, Problem
 from ecgadv.attacks.engine import Engine, choose_precision, chunk_size
 from ecgadv.attacks.eot import EOT
 from ecgadv.errors import ConfigError, DataError
-from ecgadv.evaluate.cases import case_seed
+from ecgadv.evaluate.cases import case_seed, check_band
 from ecgadv.evaluate.type2 import Protocol, stack_verdicts, verdict_of_logits
 from ecgadv.evaluate.verification import verify
 from ecgadv.records.base import class_letter
-from ecgadv.records.preprocessing import N_SAMPLES
 from ecgadv.threat import metrics
 from ecgadv.threat.injection import Injection
 from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
 from ecgadv.threat.transforms import FrontEnd, draw_views, window_samples
 from ecgadv.victims.loading import Victim, load_victim
-from ecgadv.victims.pipeline import valid_mask
+from ecgadv.victims.pipeline import flatten, unflatten, valid_mask
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class AttackResult:
     """Verified outcome, one entry per case.
 
     Attributes:
-        delta: (B, n) float32 perturbations in standardised units; the last attempt where it failed.
+        delta: (B, n), or (B, n, leads), float32 perturbations in standardised units; the last
+            attempt where it failed.
         success: (B,) bool, by the deployed pipeline in float32.
         distance: (B,) float64, the metric's value of δ.
         n_gradients: (B,) gradient evaluations spent.
@@ -105,7 +106,8 @@ def attack(
 
     Args:
         victim: anything :func:`ecgadv.load_victim` takes.
-        x: (B, n) or (B, n, 1) standardised records, zero-padded at the end.
+        x: (B, n) or (B, n, 1) standardised records, zero-padded at the end; for a victim of
+            several leads (B, n, leads).
         target: one for all or one a case: class index, letter, name, or ``untargeted`` (away from
             what the victim says of ``x``).
         metric: ``l2``, ``diff``, ``diffl2`` or a quadratic metric.
@@ -113,8 +115,9 @@ def attack(
             ``ch_mim``; ``eot`` for injected signals; or an attack object.
         steps: budget; the attack's own default where None.
         lengths: (B,) own samples; None means that every sample is the record's own.
-        mask: (n,) or (B, n), true where δ may be nonzero; None means all own samples. (The
-            option ``attack.mask`` of the command line gives the same in seconds.)
+        mask: (n,) or (B, n), true where δ may be nonzero, in every lead; of several leads also
+            (n, leads) or (B, n, leads). None means all own samples. (The option ``attack.mask`` of
+            the command line gives the same in seconds.)
         batch_size: cases at once, or ``auto``.
         perturb_padding: whether the padding may be perturbed too.
         seed: of everything random.
@@ -138,21 +141,22 @@ def attack(
         VictimError: the victim cannot be used.
     """
     # A bare callable does not tell the length of its input; the records do.
-    subject: Victim = load_victim(victim, n=np.shape(x)[1] if np.ndim(x) > 1 else N_SAMPLES)
-    form = metrics.get(metric)
+    subject = _subject(victim, np.shape(x))
+    form = metrics.get(metric).over(subject.leads)
     if method == "eot" or isinstance(method, EOT):
         if perturb_padding or mask is not None or precision == "bfloat16":
             raise ConfigError("method=eot: takes a window, no mask; and computes in float32")
         return _inject(subject, x, target, form, method, steps, lengths, batch_size, seed, options)
     solver = make_attack(method, steps=steps, perturb_padding=perturb_padding, **options)
-    signals = _signals(x, subject.n)
-    count, n = signals.shape
+    signals = _signals(x, subject)
+    count, n, leads = len(signals), subject.n, subject.leads
     own = _lengths(lengths, count, n)
     span = np.full(count, n) if perturb_padding else own
-    valid = valid_mask(span, n)
-    free = valid if mask is None else valid * _mask(mask, count, n)
+    valid = np.tile(valid_mask(span, n), (1, leads))
+    free = valid if mask is None else valid * _mask(mask, count, n, leads)
     if not free.any(axis=1).all():
         raise ConfigError("mask: leaves no sample of some case free")
+    check_band(solver, subject)
     if isinstance(solver, Attack):
         solver.limits.check_free(free)
     source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
@@ -173,10 +177,10 @@ def attack(
         deltas.append(found.delta[:kept])
         gradients.append(found.gradients[:kept])
         forwards.append(found.forwards[:kept])
-    delta = np.concatenate(deltas) if deltas else np.zeros((0, n), np.float32)
+    delta = np.concatenate(deltas) if deltas else np.zeros((0, n * leads), np.float32)
     verdict = verify(subject, signals, delta, span, source, goals)
     return AttackResult(
-        delta=delta,
+        delta=unflatten(delta, leads),
         success=verdict.success,
         distance=form.value(delta.astype(np.float64)),
         n_gradients=np.concatenate(gradients) if gradients else np.zeros(0, int),
@@ -200,7 +204,10 @@ def _inject(
     options: dict[str, Any],
 ) -> AttackResult:
     """Type II through the Python interface: signals injected at an unknown onset."""
-    signals = _signals(x, subject.n)
+    if subject.leads > 1 or subject.over == "none":
+        what = f"reads {subject.leads} leads" if subject.leads > 1 else "does not standardise"
+        raise ConfigError(f"method=eot: victim {subject.name} {what}; one lead, standardised")
+    signals = _signals(x, subject)
     count, n = signals.shape
     if (_lengths(lengths, count, n) < n).any():
         raise DataError(f"method=eot: attacks records of at least {n} samples only")
@@ -254,17 +261,33 @@ def _inject(
     )
 
 
-def _signals(x: np.ndarray, n: int) -> np.ndarray:
+def _subject(victim: Any, shape: tuple[int, ...]) -> Victim:
+    """The victim; a bare callable does not tell the shape of its input, so the records do."""
+    if isinstance(victim, Victim | str | Path) or len(shape) < 2:
+        return load_victim(victim)
+    loaded = load_victim(victim, check=False)
+    if loaded.model is None and shape[1:] not in (loaded.shape, (loaded.n, 1)):
+        return load_victim(victim, n=shape[1], leads=shape[2] if len(shape) == 3 else 1)
+    return load_victim(loaded)
+
+
+def _signals(x: np.ndarray, victim: Victim) -> np.ndarray:
+    """(B, leads·n) float32, lead after lead."""
+    n, leads = victim.n, victim.leads
     signals = np.asarray(x, dtype=np.float32)
-    if signals.ndim == 3 and signals.shape[-1] == 1:
+    expected = f"(B, {n}, {leads})" if leads > 1 else f"(B, {n}) or (B, {n}, 1)"
+    if leads == 1 and signals.ndim == 3 and signals.shape[-1] == 1:
         signals = signals[..., 0]
-    if signals.ndim != 2 or signals.shape[1] != n:
-        raise DataError(f"x has shape {np.shape(x)}, expected (B, {n}) or (B, {n}, 1)")
+    if signals.ndim != len(victim.shape) + 1 or signals.shape[1:] != victim.shape:
+        raise DataError(f"x has shape {np.shape(x)}, expected {expected}")
     if not np.isfinite(signals).all():
         raise DataError("x holds NaN or infinities; ecgadv.preprocess(signal) removes them")
-    if len(signals) and not (signals.std(axis=1) > 0).all():
-        raise DataError(f"x: row {int(np.argmin(signals.std(axis=1)))} is a flat line")
-    return signals
+    spread = signals.std(axis=1).reshape(len(signals), leads)
+    if len(signals) and not (spread > 0).all():
+        row, lead = np.unravel_index(int(np.argmin(spread)), spread.shape)
+        where = f" in lead {lead + 1}" if leads > 1 else ""
+        raise DataError(f"x: row {row} is a flat line{where}")
+    return flatten(signals)
 
 
 def _lengths(lengths: Sequence[int] | np.ndarray | None, count: int, n: int) -> np.ndarray:
@@ -274,12 +297,15 @@ def _lengths(lengths: Sequence[int] | np.ndarray | None, count: int, n: int) -> 
     return own
 
 
-def _mask(mask: np.ndarray, count: int, n: int) -> np.ndarray:
-    """(n,) or (B, n) of anything that is true or false -> (B, n) float32 of 0 and 1."""
-    given = np.asarray(mask)
+def _mask(mask: np.ndarray, count: int, n: int, leads: int) -> np.ndarray:
+    """Anything that is true or false -> (B, leads·n) float32 of 0 and 1."""
+    given = np.asarray(mask).astype(bool)
+    if leads > 1 and given.shape in ((n, leads), (1, n, leads), (count, n, leads)):
+        whole = np.broadcast_to(given, (count, n, leads))
+        return flatten(whole).astype(np.float32)
     if given.shape not in ((n,), (1, n), (count, n)):
         raise ConfigError(f"mask: has shape {given.shape}, expected ({n},) or ({count}, {n})")
-    return np.broadcast_to(given.astype(bool), (count, n)).astype(np.float32)
+    return np.tile(np.broadcast_to(given, (count, n)), (1, leads)).astype(np.float32)
 
 
 def _targets(target: Any, count: int, classes: Sequence[str]) -> np.ndarray:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from ecgadv.errors import ConfigError
+from ecgadv.errors import ConfigError, EcgadvError
 from ecgadv.schema import (
     NAME_LIMIT,
     OPEN_MAPPINGS,
@@ -39,6 +39,7 @@ from ecgadv.schema import (
     suggestion,
     sweep_name,
     validate,
+    victim_classes,
 )
 
 __all__ = [
@@ -370,6 +371,35 @@ def _check_override(composer: _Composer, override: Any, groups: set[str]) -> boo
     return True
 
 
+def _offer_classes(composer: _Composer, parsed: Sequence[Any]) -> None:
+    """Make options of the group ``target`` out of the victim's own classes, where one is named."""
+    options = composer.options("target")
+    wanted = {
+        str(value)
+        for override in parsed
+        if override.key_or_group == "target"
+        for value in _values(override)
+        if value is not None and str(value) not in options
+    }
+    if not wanted:
+        return
+    from hydra.core.config_store import ConfigStore
+
+    victim = [
+        o.input_line
+        for o in parsed
+        if o.key_or_group.partition(".")[0] == "victim" and not o.is_sweep_override()
+    ]
+    try:
+        known = victim_classes(normalise(composer.plain(composer.compose(victim))))
+    except EcgadvError:
+        return  # The checks that follow say what is wrong, and where.
+    for name in sorted(wanted & set(known)):
+        ConfigStore.instance().store(
+            name=name, node={"target": name}, group="target", package="_global_"
+        )
+
+
 def _check_key(composer: _Composer, override: Any, known: Config) -> None:
     """Refuse a value override whose key the chosen options do not have."""
     path = override.key_or_group
@@ -443,6 +473,7 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
     ]
     own = [o for o in parsed if not o.is_hydra_override()]
     primary = composer.groups()
+    _offer_classes(composer, parsed)
     is_group = {id(o): _check_override(composer, o, primary) for o in parsed}
     implied = _implied(own)
     own += _parse_overrides(implied)

@@ -123,7 +123,7 @@ _MAPPING = Rule("a mapping such as {AFIB: A, SR: N}", lambda v: isinstance(v, Ma
 
 RULES: dict[str, Rule] = {
     "task": _choice(*TASKS),
-    "target": _choice("all", *CLASS_NAMES, "untargeted"),
+    "target": _TEXT,
     "threat_model": _choice("type1", "type2"),
     "deployment": _choice("cloud", "local"),
     "backend": _choice("tensorflow", "jax", "torch"),
@@ -143,14 +143,24 @@ RULES: dict[str, Rule] = {
     "data.difficulty": _number(0),
     "data.labels": _either(None, _TEXT),
     "data.lead": Rule(
-        "a lead's name, or its number from 0",
-        lambda v: (_is_int(v) and v >= 0) or (isinstance(v, str) and v != ""),
+        "a lead's name, its number from 0, a list of them, or all",
+        lambda v: all(
+            (_is_int(one) and one >= 0) or (isinstance(one, str) and one != "")
+            for one in (v if isinstance(v, list) and v else [v])
+        ),
     ),
     "data.fs": _either(None, _number(0, above=True)),
     "data.label_map": _either(None, _MAPPING),
     "data.key": _either(None, _TEXT),
     "data.units": _TEXT,
     "victim.path": _OPTIONAL_PATH,
+    "victim.classes": _either(None, _list_of("names", lambda v: isinstance(v, str | int))),
+    "victim.fs": _either(None, _integer(1)),
+    "victim.n": _either(None, _integer(8)),
+    "victim.leads": _either(None, _integer(1)),
+    "victim.channels": _either(None, _choice("last", "first")),
+    "victim.standardise": _either(None, _choice("lead", "record", "none")),
+    "victim.preprocess": _either(None, _TEXT),
     "metric.ridge": _number(0),
     "metric.k": _number(0),
     "attack.starts": _either("auto", _integer(1)),
@@ -334,7 +344,10 @@ def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
     ):
         node = out.get(section)
         if isinstance(node, dict) and _PATH.accepts(node.get(key)):
-            node[key] = absolute(base, node[key])
+            # A victim may be module:function, which is no path.
+            named = section == "victim" and re.fullmatch(r"[\w.]+:[\w.]+", node[key])
+            if not named or (base / node[key]).exists():
+                node[key] = absolute(base, node[key])
     if _PATH.accepts(out.get("sweep")):
         out["sweep"] = absolute(base, out["sweep"])
     selection = out.get("selection")
@@ -375,13 +388,14 @@ def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> N
             rule = _rule_like(default.get(path))
         if rule is not None and not rule.accepts(value):
             raise ConfigError(f"{path}={show(value)}: must be {rule.wanted}")
+    _check_victim(cfg)
+    _check_target(cfg)
     _check_backend(cfg)
     _check_injection(cfg)
     _check_limits(cfg)
     _check_selection(cfg)
     _check_task(cfg)
     _check_data(cfg)
-    _check_victim(cfg)
     _check_folders(cfg)
 
 
@@ -457,6 +471,25 @@ def _check_limits(cfg: Mapping[str, Any]) -> None:
         )
 
 
+def victim_classes(cfg: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the victim's classes as command lines spell them, as far as it is configured."""
+    from ecgadv.records.base import class_name
+    from ecgadv.victims.declared import declared
+
+    node = cfg.get("victim")
+    if not isinstance(node, Mapping):
+        return CLASS_NAMES
+    return tuple(class_name(letter) for letter in declared(node).classes)
+
+
+def _check_target(cfg: Mapping[str, Any]) -> None:
+    if cfg.get("task") not in ("attack", "benchmark"):
+        return
+    known = ("all", *victim_classes(cfg), "untargeted")
+    if cfg.get("target") not in (None, *known):
+        raise ConfigError(f"target={cfg['target']}: must be one of {', '.join(known)}")
+
+
 def _check_backend(cfg: Mapping[str, Any]) -> None:
     if cfg.get("task") not in ("attack", "evaluate"):
         return
@@ -473,7 +506,8 @@ def _check_selection(cfg: Mapping[str, Any]) -> None:
     node = cfg.get("selection")
     if not isinstance(node, Mapping):
         return
-    selection = Selection.from_config(node)
+    classes = tuple("~" if name == "noise" else name for name in victim_classes(cfg))
+    selection = Selection.from_config(node, classes)
     file = node.get("file")
     if file is not None and not Path(file).is_file():
         raise ConfigError(f"selection.file={file}: there is no such file")
@@ -571,10 +605,23 @@ def _check_victim(cfg: Mapping[str, Any]) -> None:
             example = "FILE.keras" if name == "keras" else "FILE.pt"
             raise VictimError(f"victim={name} needs victim.path={example}")
         return
+    from ecgadv.victims.declared import is_function
+    from ecgadv.victims.files import importable, refusal
+
+    if name == "torch" and cfg.get("backend") != "torch":
+        raise BackendError(f"victim=torch needs backend=torch, not backend={cfg.get('backend')}")
+    for key in ("path", "preprocess"):
+        if is_function(victim.get(key)) and not importable(str(victim[key])):
+            module = str(victim[key]).partition(":")[0]
+            raise VictimError(f"victim.{key}={victim[key]}: there is no module {module}")
+    if is_function(path):
+        return
     file = Path(path)
-    if not file.is_file():
-        what = "is a folder, not a model file" if file.is_dir() else "there is no such file"
-        raise VictimError(f"victim.path={path}: {what}")
+    if not file.exists():
+        raise VictimError(f"victim.path={path}: there is no such file")
+    why = refusal(file)
+    if why:
+        raise VictimError(f"victim.path={path}: {why}")
     if name == "torch":
         return
     suffix = file.suffix.lower()

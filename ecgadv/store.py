@@ -23,6 +23,9 @@ import numpy as np
 
 from ecgadv.errors import StoreError
 from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
+from ecgadv.records.base import CLASSES
+from ecgadv.records.opening import open_source
+from ecgadv.records.preprocessing import FS, N_SAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -234,8 +237,8 @@ class Run:
         summary: ``summary.json``.
         config: the composed configuration.
         case_ids: (M,) names of the rows of ``delta``.
-        delta: (M, n) float32 in standardised units.
-        scale_mv: (M,) mV per standardised unit.
+        delta: (M, n), or (M, n, leads), float32 in standardised units.
+        scale_mv: (M,), or (M, leads), mV per standardised unit.
     """
 
     folder: Path
@@ -265,7 +268,10 @@ class Run:
 
         if "data" not in self.config:
             raise StoreError(f"{self.folder}: no config.json, so its recordings are not known")
-        records = instantiate(self.config["data"])
+        said = self.summary.get("input", {})
+        records = open_source(
+            self.config["data"], instantiate, said.get("fs", FS), said.get("classes", CLASSES)
+        )
         digest = self.summary.get("data", {}).get("digest")
         if digest and records.digest != digest:
             raise StoreError(
@@ -273,13 +279,13 @@ class Run:
             )
         known = dict(zip(self.cases["case_id"], self.cases["record"], strict=True))
         rows = [records.index(known[str(case)]) for case in self.case_ids]
-        n = self.delta.shape[1] if self.delta.ndim > 1 and self.delta.shape[1] else 9000
-        batch = records.batch(rows, n)
+        n = self.delta.shape[1] if self.delta.ndim > 1 and self.delta.shape[1] else N_SAMPLES
+        batch = records.batch(rows, n, said.get("standardise", "lead"))
         return batch.x, batch.lengths
 
     @property
     def x(self) -> np.ndarray:
-        """(M, n) float32 standardised records of the rows of ``delta``, read from their source."""
+        """(M, n), or (M, n, leads), float32 records of the rows of ``delta``, read again."""
         return self._inputs[0]
 
     @property

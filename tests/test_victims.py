@@ -182,11 +182,11 @@ def test_dropout_is_off_in_a_victim():
     np.testing.assert_array_equal(victim.logits(x), victim.logits(x))
 
 
-@pytest.mark.parametrize("shape", [(N, 2), (N,)])
+@pytest.mark.parametrize("shape", [(N, 2, 3), (N,)])
 def test_another_input_shape_is_refused(shape):
     inputs = keras.Input(shape)
     model = keras.Model(inputs, layers.Dense(4)(layers.Flatten()(inputs)))
-    with pytest.raises(VictimError, match=r"input shape .* expected \(B, n, 1\)"):
+    with pytest.raises(VictimError, match=r"input shape .* expected \(B, n, leads\)"):
         load_victim(model)
 
 

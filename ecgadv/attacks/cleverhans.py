@@ -20,7 +20,6 @@ from ecgadv.attacks.base import DirectAttack, Found, Problem
 from ecgadv.errors import BackendError, ConfigError
 from ecgadv.threat.objectives import UNTARGETED, Cases
 from ecgadv.victims.loading import Victim
-from ecgadv.victims.pipeline import standardise
 
 NORMS = ("l2", "linf")
 
@@ -120,7 +119,7 @@ class _Cleverhans(DirectAttack):
 def _logits(victim: Victim, cases: Cases, x: Any) -> Any:
     """Logits of perturbed records, (B, n, 1) -> (B, classes); what is not free stays."""
     delta = (x[..., 0] - cases.x) * cases.free
-    return victim.forward(standardise(cases.x + delta, cases.valid))
+    return victim.forward(victim.standardise(cases.x + delta, cases.valid))
 
 
 def _tensors(cases: Cases) -> list[Any]:

@@ -35,7 +35,7 @@ def chunk_size(victim: Victim, wanted: int | str, total: int, views: int = 1) ->
     if wanted == "auto":
         import psutil
 
-        shapes = [(victim.n, 64)]
+        shapes = [(victim.width, 64)]
         if victim.model is not None:
             shapes = [tuple(layer.output.shape[1:]) for layer in victim.model.layers]
         each = 16 * views * sum(int(np.prod(shape)) for shape in shapes)
@@ -98,7 +98,7 @@ def _gradient_seconds(victim: Victim, size: int) -> float:
         return logits[:, 0], logits
 
     gradient = backend.compile(backend.value_and_grad(energy))
-    x = backend.tensor(np.random.default_rng(0).standard_normal((size, victim.n)), "float32")
+    x = backend.tensor(np.random.default_rng(0).standard_normal((size, victim.width)), "float32")
     seconds = []
     for _ in range(4):
         started = time.perf_counter()

@@ -14,9 +14,10 @@ from ecgadv.evaluate.perceptibility import cells, perceptibility
 from ecgadv.evaluate.statistics import distances
 from ecgadv.evaluate.verification import Verdict, verify
 from ecgadv.records.base import Batch, class_letter, class_name
+from ecgadv.records.preprocessing import FS
 from ecgadv.threat.objectives import UNTARGETED, Cases, draw_onsets
 from ecgadv.victims.loading import Victim
-from ecgadv.victims.pipeline import valid_mask
+from ecgadv.victims.pipeline import flatten, valid_mask
 
 ANY = "any"
 """Target of an untargeted case in tables, and source of a universal one of several classes."""
@@ -80,10 +81,10 @@ def build_cases(
     mask: np.ndarray | None = None,
 ) -> Cases:
     """Arrays of a chunk; ``batch`` holds a row per case, in order."""
-    n = batch.x.shape[1]
+    n, leads = victim.n, victim.leads
     span = np.full(len(specs), n) if perturb_padding else batch.lengths
-    valid = valid_mask(span, n)
-    free = valid if mask is None else valid * np.asarray(mask, np.float32)
+    valid = np.tile(valid_mask(span, n), (1, leads))
+    free = valid if mask is None else valid * np.tile(np.asarray(mask, np.float32), leads)
     # Toward a target the class left does not matter, so one of many classes needs none.
     source = np.array([0 if s.source == ANY else victim.classes.index(s.source) for s in specs])
     target = np.array(
@@ -91,7 +92,21 @@ def build_cases(
     )
     seeds = [case_seed(seed, s.position, t) for s, t in zip(specs, target, strict=True)]
     onsets = draw_onsets(seeds, span, shifts)
-    return Cases(batch.x, valid, free, source, target, span, onsets)
+    return Cases(flatten(batch.x), valid, free, source, target, span, onsets)
+
+
+def check_band(attack: Any, victim: Victim) -> None:
+    """Raise :class:`ConfigError` for a band of a perturbation where it would mean something else.
+
+    Bands are kept on one signal at 300 Hz.
+    """
+    band = getattr(attack, "band", None)
+    if band is not None and (victim.leads > 1 or victim.fs != FS):
+        what = f"{victim.leads} lead(s) at {victim.fs} Hz"
+        raise ConfigError(
+            f"attack.band={list(band)}: victim {victim.name} reads {what}, a band needs one at "
+            f"{FS} Hz"
+        )
 
 
 def case_seed(seed: int, position: int, target: int) -> int:
@@ -125,11 +140,16 @@ def verified_rows(
     """
     if verdict is None:
         verdict = verify(
-            victim, batch.x, solution.delta, cases.lengths, cases.source, cases.target,
+            victim, flatten(batch.x), solution.delta, cases.lengths, cases.source, cases.target,
             onsets=onsets,
         )  # fmt: skip
-    sizes = distances(solution.delta, batch.x, batch.lengths)
-    seen = perceptibility(solution.delta, batch.x, batch.lengths, batch.scale_mv, victim.fs)
+    x = flatten(batch.x)
+    sizes = distances(solution.delta, x, batch.lengths, victim.leads)
+    by_lead = (len(x), victim.leads, victim.n)
+    seen = perceptibility(
+        solution.delta.reshape(by_lead), x.reshape(by_lead), batch.lengths, batch.scale_mv,
+        victim.fs,
+    )  # fmt: skip
     rows = []
     for i, spec in enumerate(specs):
         rows.append(

@@ -50,10 +50,12 @@ def predict(
         logits = np.full((len(records), len(victim.classes)), np.nan, dtype=np.float32)
         for start in range(0, len(records), block):
             rows = [
-                i for i in range(start, min(start + block, len(records))) if not records.unusable(i)
+                i
+                for i in range(start, min(start + block, len(records)))
+                if not records.unusable(i, victim.n)
             ]
             if rows:
-                batch = records.batch(rows, victim.n)
+                batch = records.batch(rows, victim.n, victim.over)
                 logits[rows] = victim.pipeline(batch.x, batch.lengths)
             if tick:
                 tick(min(start + block, len(records)), len(records))

@@ -19,21 +19,26 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def distances(delta: np.ndarray, x: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+def distances(
+    delta: np.ndarray, x: np.ndarray, lengths: np.ndarray, leads: int = 1
+) -> dict[str, np.ndarray]:
     """Every distance of the contract, in float64.
 
     Args:
-        delta: (B, n) perturbations in standardised units.
-        x: (B, n) standardised, zero-padded records.
+        delta: (B, leads·n) perturbations in standardised units, lead after lead.
+        x: (B, leads·n) standardised, zero-padded records.
         lengths: (B,) own samples; SNR and PRD compare δ with the record's own span.
+        leads: of a record; distances add up over them.
 
     Returns:
         Column name -> (B,): ``d_l2``, ``d_smooth``, ``d_smooth_l2`` (= d_smooth + 0.01·d_l2),
         ``l2_norm``, ``linf`` (all in standardised units), ``snr_db``, ``prd_percent``.
     """
     d = np.asarray(delta, dtype=np.float64)
-    own = np.arange(d.shape[1])[None, :] < np.asarray(lengths)[:, None]
-    energy, smooth = metrics.d_l2(d), metrics.d_smooth(d)
+    n = d.shape[1] // leads
+    own = np.tile(np.arange(n)[None, :] < np.asarray(lengths)[:, None], (1, leads))
+    energy = metrics.d_l2(d)
+    smooth = metrics.d_smooth(d.reshape(len(d), leads, n)).sum(-1)
     signal = np.where(own, x.astype(np.float64), 0.0)
     ratio = (np.where(own, d, 0.0) ** 2).sum(1) / np.maximum((signal**2).sum(1), 1e-300)
     with np.errstate(divide="ignore"):

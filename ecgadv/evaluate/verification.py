@@ -8,7 +8,7 @@ import numpy as np
 
 from ecgadv.threat.objectives import UNTARGETED, margin_array, required_margin
 from ecgadv.victims.loading import Victim
-from ecgadv.victims.pipeline import shift_indices, standardise_array
+from ecgadv.victims.pipeline import shift_indices
 
 SUCCESS_RATE = 0.5
 """Share of onsets that must reach the target in a deployment with random onsets."""
@@ -68,8 +68,8 @@ def verify(
 
     Args:
         victim: the classifier.
-        x: (B, n) float32 standardised records.
-        delta: (B, n) float32 perturbations, as stored.
+        x: (B, leads·n) float32 standardised records, lead after lead.
+        delta: (B, leads·n) float32 perturbations, as stored.
         lengths: (B,) samples that std(·) counts (n where the padding is perturbed too).
         source: (B,) class indices.
         target: (B,) class indices, ``UNTARGETED`` for any other class.
@@ -80,11 +80,11 @@ def verify(
     """
     signal = x.astype(np.float64) + delta.astype(np.float64)
     if onsets is None:
-        return judge(victim.logits(standardise_array(signal, lengths)), source, target)
+        return judge(victim.logits(victim.standardise_array(signal, lengths)), source, target)
     n, count = signal.shape[1], onsets.shape[1]
     rows = []
     for case in range(len(signal)):
-        z = standardise_array(signal[case : case + 1], lengths[case : case + 1])[0]
+        z = victim.standardise_array(signal[case : case + 1], lengths[case : case + 1])[0]
         index = shift_indices(onsets[case : case + 1], lengths[case : case + 1], n)[0]
         logits = victim.logits(z[index])
         single = judge(logits, np.repeat(source[case], count), np.repeat(target[case], count))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from ecgadv.errors import DataError, RecordError
 from ecgadv.records import cache, conversion
-from ecgadv.records.base import RecordSet
+from ecgadv.records.base import CLASSES, RecordSet
+from ecgadv.records.preprocessing import FS
 
 _RESERVED = ("fs", "labels", "ids", "lengths")
 
@@ -26,13 +28,16 @@ def load(
     labels: str | None = None,
     key: str | None = None,
     units: str = "mV",
+    label_map: Mapping[str, str] | None = None,
+    rate: int = FS,
+    classes: Sequence[str] = CLASSES,
 ) -> RecordSet:
     """Read labelled signals from an ``.npz`` or ``.csv`` file.
 
     An ``.npz`` file holds ``signals``, (R, n) and padded at the end with NaN (or with ``lengths``,
-    (R,) samples), or one 1-D array for each record, whose name is the record's; ``labels``, (R,)
-    class letters in the same order; ``fs`` in Hz; and, if wanted, ``ids``, (R,) record names. A
-    ``.csv`` file holds a record a row, ``id,label,sample,sample,…``.
+    (R,) samples), or (R, n, leads), or one 1-D array for each record, whose name is the record's;
+    ``labels``, (R,) class letters in the same order; ``fs`` in Hz; and, if wanted, ``ids``, (R,)
+    record names. A ``.csv`` file holds a record a row, ``id,label,sample,sample,…``.
 
     Args:
         root: the file.
@@ -41,10 +46,13 @@ def load(
             ``root`` with rows ``id,label``.
         key: name of the array of signals of an ``.npz`` (default ``signals``).
         units: V, mV, uV or nV.
+        label_map: label of the file -> class.
+        rate: sampling rate of the result in Hz, that of the classifier.
+        classes: of the classifier.
 
     Returns:
-        Records in mV, resampled to 300 Hz. One whose label is outside the classes or that cannot be
-        used is in ``skipped`` with the reason.
+        Records in mV, resampled to ``rate``. One whose label is outside the classes or that cannot
+        be used is in ``skipped`` with the reason.
 
     Raises:
         DataError: a missing or unreadable file, arrays of Python objects, arrays that do not agree,
@@ -66,16 +74,20 @@ def load(
     if fs is not None:
         fs = _rate(fs, f"data.fs={fs}")
     label_file = path.parent / labels if labels and labels.lower().endswith(".csv") else None
+    conversion.check_label_map(label_map, classes)
     named = dict(conversion.read_label_file(label_file, "data.labels")) if label_file else None
 
     def build() -> RecordSet:
         if kind == ".npz":
-            rows, rate = _read_npz(path, fs, labels if named is None else None, key, named)
+            rows, own = _read_npz(path, fs, labels if named is None else None, key, named)
         else:
-            rows, rate = _read_csv(path, fs, named)
-        return _pack(rows, rate, units)
+            rows, own = _read_csv(path, fs, named)
+        return _pack(rows, own, units, label_map, rate, classes)
 
     digest = hashlib.sha256(f"{fs}|{labels}|{key}|{units}|{kind}|".encode())
+    if label_map or rate != FS or tuple(classes) != CLASSES:
+        mapped = sorted((str(k), str(v)) for k, v in (label_map or {}).items())
+        digest.update(f"{mapped}|{rate}|{list(classes)}|".encode())
     for file in (path, label_file):
         if file is not None:
             with file.open("rb") as opened:
@@ -95,23 +107,30 @@ def _rate(value: Any, where: str) -> float:
         raise DataError(f"{where}: {str(error).removeprefix('its ')}") from None
 
 
-def _pack(rows: list[_Row], fs: float, units: str) -> RecordSet:
+def _pack(
+    rows: list[_Row],
+    fs: float,
+    units: str,
+    label_map: Mapping[str, str] | None,
+    rate: int,
+    classes: Sequence[str],
+) -> RecordSet:
     records: list[_Row] = []
     skipped: dict[str, str] = {}
     for record, label, signal in rows:
         try:
-            letter = conversion.check_label(label)
-            if signal.ndim != 1:
+            letter = conversion.check_label(label, label_map, classes)
+            if signal.ndim == 0:
                 raise RecordError("a sample of it is not a number")
-            records.append((record, letter, conversion.convert(_trim(signal), fs, units)))
+            records.append((record, letter, conversion.convert(_trim(signal), fs, units, rate)))
         except RecordError as error:
             skipped[record] = str(error)
-    return RecordSet.pack("arrays", records, skipped=skipped)
+    return RecordSet.pack("arrays", records, fs=rate, skipped=skipped)
 
 
 def _trim(signal: np.ndarray) -> np.ndarray:
     """Without the NaN padding at the end."""
-    known = np.flatnonzero(~np.isnan(signal))
+    known = np.flatnonzero(~np.isnan(signal.reshape(len(signal), -1)).all(axis=1))
     return signal[: known[-1] + 1] if known.size else signal[:0]
 
 
@@ -202,9 +221,10 @@ def _rows_of(path: Path, name: str, arrays: dict[str, np.ndarray]) -> list[np.nd
     signals = _numeric(path, name, arrays[name])
     if signals.ndim == 3 and 1 in signals.shape[1:]:
         signals = signals.reshape(len(signals), -1)
-    if signals.ndim != 2:
+    if signals.ndim not in (2, 3) or (signals.ndim == 3 and signals.shape[2] > signals.shape[1]):
         raise DataError(
-            f"{path}: {name!r} has shape {signals.shape}; expected (records, samples), one lead"
+            f"{path}: {name!r} has shape {signals.shape}; expected (records, samples), one lead, or"
+            " (records, samples, leads)"
         )
     if "lengths" not in arrays:
         return list(signals)

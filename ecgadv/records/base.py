@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ecgadv.errors import DataError, RecordError
-from ecgadv.records.preprocessing import FS, N_SAMPLES, clean, is_usable_scale, preprocess
+from ecgadv.records.preprocessing import FS, N_SAMPLES, prepare
 
 CLASSES = ("A", "N", "O", "~")
 """Class letters in index order: atrial fibrillation, normal, other rhythm, noise."""
@@ -30,11 +30,11 @@ def class_letter(name: str) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """One single-lead ECG.
+    """One ECG.
 
     Attributes:
         id: the record's name in its data source.
-        signal: (samples,) float32, in mV.
+        signal: (samples,) float32, in mV; of several leads (samples, leads).
         fs: sampling rate in Hz.
         label: class letter, or "" where it is not known.
     """
@@ -51,9 +51,10 @@ class Batch:
 
     Attributes:
         ids: B record names.
-        x: (B, n) float32, standardised and zero-padded.
+        x: (B, n) or (B, n, leads) float32, standardised and zero-padded.
         lengths: (B,) int64, each record's own samples within ``n``.
-        scale_mv: (B,) float32, each record's standard deviation in mV.
+        scale_mv: (B,) or (B, leads) float32, what one unit of ``x`` is in mV: the record's standard
+            deviation.
         labels: (B,) class letters.
     """
 
@@ -72,10 +73,11 @@ class RecordSet:
         name: the data source's name (``cinc2017``, ``synthetic``, …).
         ids: record names, unique.
         labels: (R,) class letters, "" where not known.
-        samples: (total,) all signals end to end, any numeric type; may be memory-mapped.
+        samples: (total,) or (total, leads) all signals end to end, any numeric type; may be
+            memory-mapped.
         offsets: (R + 1,) int64; record i is ``samples[offsets[i]:offsets[i + 1]]``.
         gain: units of ``samples`` per mV.
-        fs: sampling rate in Hz, that of the classifier input.
+        fs: sampling rate in Hz.
         digest: sha256 over ids, labels and signals.
         skipped: record name -> why it could not be read.
     """
@@ -96,10 +98,8 @@ class RecordSet:
         if len(set(self.ids)) != len(self.ids):
             twice = next(i for i in self.ids if self.ids.count(i) > 1)
             raise DataError(f"{self.name}: record {twice} is listed twice")
-        if self.fs != FS:
-            raise DataError(
-                f"{self.name}: records are at {self.fs} Hz, the classifier needs {FS} Hz"
-            )
+        if not self.fs > 0:
+            raise DataError(f"{self.name}: records are at {self.fs} Hz, that is no sampling rate")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -117,6 +117,11 @@ class RecordSet:
         """(R,) samples of each record."""
         return np.diff(self.offsets)
 
+    @property
+    def leads(self) -> int:
+        """Leads of every record."""
+        return 1 if self.samples.ndim == 1 else int(self.samples.shape[1])
+
     def index(self, record_id: str) -> int:
         """Position of a record by name; raises :class:`DataError` where there is none."""
         try:
@@ -124,36 +129,52 @@ class RecordSet:
         except ValueError:
             raise DataError(f"{self.name}: no record {record_id}") from None
 
-    def unusable(self, index: int) -> str:
-        """Why a record cannot be attacked or classified; "" where it can."""
+    def unusable(self, index: int, n: int = N_SAMPLES) -> str:
+        """Why the first ``n`` samples of a record cannot be used; "" where they can."""
         try:
-            preprocess(self[index].signal)
+            prepare(self[index].signal, n, self.leads)
         except RecordError as error:
             return str(error)
         return ""
 
-    def batch(self, indices: Sequence[int] | np.ndarray, n: int = N_SAMPLES) -> Batch:
+    def batch(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        n: int = N_SAMPLES,
+        standardise: str = "lead",
+    ) -> Batch:
         """Classifier inputs of some records.
+
+        Args:
+            indices: positions of the records.
+            n: samples of an input.
+            standardise: see :func:`ecgadv.records.preprocessing.preprocess`.
 
         Raises:
             RecordError: one of them is a flat line or empty; the message names it.
         """
-        x = np.zeros((len(indices), n), dtype=np.float32)
+        leads = self.leads
+        each = () if leads == 1 else (leads,)
+        x = np.zeros((len(indices), n, *each), dtype=np.float32)
         lengths = np.zeros(len(indices), dtype=np.int64)
-        scale = np.zeros(len(indices), dtype=np.float32)
+        scale = np.zeros((len(indices), *each), dtype=np.float32)
         for row, index in enumerate(indices):
             record = self[int(index)]
             try:
-                values = clean(record.signal, n)
-                spread = values.std()
-                if not is_usable_scale(values, spread):
-                    raise RecordError("flat line: the recording's standard deviation is 0")
+                x[row], lengths[row], scale[row] = prepare(record.signal, n, leads, standardise)
             except RecordError as error:
                 raise RecordError(f"record {record.id}: {error}") from None
-            x[row, : values.size] = (values - values.mean()) / spread
-            lengths[row], scale[row] = values.size, spread
         ids = [self.ids[int(i)] for i in indices]
         return Batch(ids, x, lengths, scale, self.labels[np.asarray(indices, dtype=np.int64)])
+
+    def at(self, fs: int) -> RecordSet:
+        """The same recordings at another sampling rate, in mV."""
+        if fs == self.fs:
+            return self
+        from ecgadv.records.conversion import resample
+
+        records = [(r.id, r.label, resample(r.signal, self.fs, fs)) for r in self]
+        return RecordSet.pack(self.name, records, fs=fs, skipped=self.skipped)
 
     @staticmethod
     def pack(
@@ -171,7 +192,7 @@ class RecordSet:
         return RecordSet(
             name,
             [i for i, _, _ in records],
-            np.array([label for _, label, _ in records], dtype="U8"),
+            label_array([label for _, label, _ in records]),
             samples,
             offsets,
             gain=gain,
@@ -179,6 +200,11 @@ class RecordSet:
             digest=content_digest(records, gain),
             skipped=dict(skipped or {}),
         )
+
+
+def label_array(labels: Sequence[str]) -> np.ndarray:
+    """(R,) labels as text, eight characters wide or as wide as the longest."""
+    return np.array(labels, dtype=f"U{max([8, *map(len, labels)])}")
 
 
 def content_digest(records: Sequence[tuple[str, str, np.ndarray]], gain: float) -> str:

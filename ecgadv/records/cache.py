@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ecgadv.errors import DataError
-from ecgadv.records.base import RecordSet
+from ecgadv.records.base import RecordSet, label_array
 
 _LAYOUT = 1
 """Part of every key, so that a change of the layout below never reads an older cache."""
@@ -32,7 +32,7 @@ def load(folder: Path) -> RecordSet:
     return RecordSet(
         meta["name"],
         meta["ids"],
-        np.array(meta["labels"], dtype="U8"),
+        label_array(meta["labels"]),
         np.load(folder / "samples.npy", mmap_mode="r", allow_pickle=False),
         np.load(folder / "offsets.npy", allow_pickle=False),
         gain=meta["gain"],

@@ -1,9 +1,9 @@
-"""From anybody's recording to the project's: mV, 300 Hz, one of the four classes."""
+"""From anybody's recording to the classifier's: mV, its sampling rate, one of its classes."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -56,18 +56,21 @@ def check_fs(fs: Any) -> float:
     return value
 
 
-def resample(signal: np.ndarray, fs: float) -> np.ndarray:
+def resample(signal: np.ndarray, fs: float, rate: int = FS) -> np.ndarray:
     """Resample by a polyphase filter to the classifier's rate.
 
     Args:
-        signal: (samples,) at ``fs`` Hz; NaN marks missing samples.
+        signal: (samples,) or (samples, leads) at ``fs`` Hz; NaN marks missing samples.
         fs: its sampling rate in Hz.
+        rate: that of the result in Hz.
 
     Returns:
-        (ceil(samples · 300/fs),) float32 at 300 Hz; missing stretches stay NaN.
+        (ceil(samples · rate/fs),) float32, or the same of every lead; missing stretches stay NaN.
     """
     values = np.asarray(signal, dtype=np.float64)
-    ratio = Fraction(FS / fs).limit_denominator(2000)
+    if values.ndim == 2:
+        return np.stack([resample(lead, fs, rate) for lead in values.T], axis=1)
+    ratio = Fraction(rate / fs).limit_denominator(2000)
     if ratio == 1:
         return values.astype(np.float32)
     from scipy.signal import resample_poly
@@ -84,16 +87,18 @@ def resample(signal: np.ndarray, fs: float) -> np.ndarray:
     return out.astype(np.float32)
 
 
-def convert(signal: np.ndarray, fs: float, units: str = "mV") -> np.ndarray:
-    """A recording in mV at 300 Hz.
+def convert(signal: np.ndarray, fs: float, units: str = "mV", rate: int = FS) -> np.ndarray:
+    """A recording in mV at the classifier's rate.
 
     Args:
-        signal: (samples,) in ``units``; NaN and infinities mark missing samples.
+        signal: (samples,) or (samples, leads) in ``units``; NaN and infinities mark missing
+            samples.
         fs: sampling rate in Hz.
         units: V, mV, uV or nV.
+        rate: that of the result in Hz.
 
     Returns:
-        (samples,) float32 in mV at 300 Hz, missing samples NaN.
+        (samples,) or (samples, leads) float32 in mV at ``rate`` Hz, missing samples NaN.
 
     Raises:
         RecordError: empty, more than half of it missing, or unknown units.
@@ -105,32 +110,39 @@ def convert(signal: np.ndarray, fs: float, units: str = "mV") -> np.ndarray:
     missing = float(np.isnan(values).mean())
     if missing > MAX_MISSING:
         raise RecordError(f"{missing:.0%} of its samples are missing (NaN)")
-    return resample(values, fs)
+    if values.ndim == 2 and np.isnan(values).all(axis=0).any():
+        lead = int(np.isnan(values).all(axis=0).argmax())
+        raise RecordError(f"lead {lead + 1} of {values.shape[1]} is missing altogether (NaN)")
+    return resample(values, fs, rate)
 
 
-def check_label(label: str, label_map: Mapping[str, str] | None = None) -> str:
+def check_label(
+    label: str, label_map: Mapping[str, str] | None = None, classes: Sequence[str] = CLASSES
+) -> str:
     """A class letter.
 
     Args:
         label: as the source spells it; ``noise`` is ``~``.
         label_map: source's spelling -> class; a label that is not in it stands for itself.
+        classes: of the classifier.
 
     Raises:
         RecordError: not one of the classes.
     """
     label = label.strip()
     letter = class_letter(str((label_map or {}).get(label, label)))
-    if letter not in CLASSES:
-        known = ", ".join(class_name(c) for c in CLASSES)
+    if letter not in classes:
+        known = ", ".join(class_name(c) for c in classes)
         raise RecordError(f"label {label!r} is not one of {known}")
     return letter
 
 
-def check_label_map(label_map: Mapping[str, str] | None) -> None:
+def check_label_map(label_map: Mapping[str, str] | None, classes: Sequence[str] = CLASSES) -> None:
     """Raise :class:`DataError` where a label is mapped to something that is no class."""
     for label, target in (label_map or {}).items():
-        if class_letter(str(target)) not in CLASSES:
-            raise DataError(f"data.label_map.{label}={target}: map to A, N, O or noise")
+        if class_letter(str(target)) not in classes:
+            *most, last = (class_name(c) for c in classes)
+            raise DataError(f"data.label_map.{label}={target}: map to {', '.join(most)} or {last}")
 
 
 def read_label_file(path: Path, option: str) -> list[tuple[str, str]]:

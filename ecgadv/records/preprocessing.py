@@ -13,47 +13,81 @@ FS = 300
 """Sampling rate of a classifier input, in Hz."""
 
 
-def clean(signal: np.ndarray, n: int = N_SAMPLES) -> np.ndarray:
+def clean(signal: np.ndarray, n: int = N_SAMPLES, leads: int = 1) -> np.ndarray:
     """First ``n`` samples of a recording, NaN and infinities replaced by 0.
 
     Args:
-        signal: (samples,) recording in any unit.
+        signal: (samples,) recording in any unit; of several leads (samples, leads).
         n: largest number of samples kept.
+        leads: of the recording.
 
     Returns:
-        (min(samples, n),) float64.
+        (min(samples, n),) or (min(samples, n), leads) float64.
 
     Raises:
-        RecordError: the signal is not one-dimensional, or empty.
+        RecordError: the signal is not one-dimensional (or has not that many leads), or empty.
     """
     values = np.asarray(signal, dtype=np.float64)
-    if values.ndim != 1:
+    if leads > 1 and (values.ndim != 2 or values.shape[1] != leads):
+        raise RecordError(
+            f"a recording of {leads} leads must be (samples, {leads}), this one has shape "
+            f"{values.shape}"
+        )
+    if leads == 1 and values.ndim != 1:
         raise RecordError(f"a recording must be one-dimensional, this one has shape {values.shape}")
     if values.size == 0:
         raise RecordError("the recording holds no samples")
     return np.nan_to_num(values[:n], nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def preprocess(signal: np.ndarray, n: int = N_SAMPLES) -> np.ndarray:
+def preprocess(
+    signal: np.ndarray, n: int = N_SAMPLES, leads: int = 1, standardise: str = "lead"
+) -> np.ndarray:
     """Standardise a recording over its own samples and zero-pad it at the end to ``n``.
 
     Args:
-        signal: (samples,) recording at 300 Hz, in any unit; NaN and infinities count as 0.
+        signal: (samples,) recording at the classifier's rate (300 Hz), in any unit; of several
+            leads (samples, leads). NaN and infinities count as 0.
         n: samples of the result; longer recordings lose their end.
+        leads: of the recording.
+        standardise: ``lead``: each lead to mean 0 and standard deviation 1 over the recording's
+            own samples; ``record``: all leads together; ``none``: the values as they are.
 
     Returns:
-        (n,) float32 with mean 0 and standard deviation 1 over the recording's own samples.
+        (n,) or (n, leads) float32.
 
     Raises:
-        RecordError: empty, not one-dimensional, or a flat line (nothing to standardise).
+        RecordError: empty, of another shape, or a flat line (nothing to standardise).
     """
-    values = clean(signal, n)
-    scale = values.std()
-    if not is_usable_scale(values, scale):
-        raise RecordError("flat line: the recording's standard deviation is 0")
-    out = np.zeros(n, dtype=np.float32)
-    out[: values.size] = (values - values.mean()) / scale
-    return out
+    return prepare(signal, n, leads, standardise)[0]
+
+
+def prepare(
+    signal: np.ndarray, n: int = N_SAMPLES, leads: int = 1, standardise: str = "lead"
+) -> tuple[np.ndarray, int, np.ndarray]:
+    """:func:`preprocess` with what it found.
+
+    Returns:
+        The recording, (n,) or (n, leads) float32; its own samples; and what one unit of it is in
+        the unit of ``signal``, () or, of several leads, (leads,).
+    """
+    values = clean(signal, n, leads)
+    spread = values.std(axis=0)
+    # A lead that is flat was not recorded, however the classifier standardises.
+    for lead in range(leads):
+        one, scale = (values, spread) if leads == 1 else (values[:, lead], spread[lead])
+        if not is_usable_scale(one, float(scale)):
+            which = "recording" if leads == 1 else f"recording's lead {lead + 1} of {leads}"
+            raise RecordError(f"flat line: the {which} has a standard deviation of 0")
+    centre = values.mean(axis=0)
+    if standardise == "record":
+        centre, spread = values.mean(), np.broadcast_to(values.std(), spread.shape)
+    out = np.zeros((n, *values.shape[1:]), dtype=np.float32)
+    if standardise == "none":
+        out[: len(values)] = values
+        return out, len(values), np.ones_like(spread)
+    out[: len(values)] = (values - centre) / spread
+    return out, len(values), spread
 
 
 def is_usable_scale(values: np.ndarray, scale: float) -> bool:

@@ -33,6 +33,7 @@ class Selection:
         file: index file in the released layout, see :mod:`ecgadv.records.index_files`.
         start: first row used of ``file``, from zero.
         stop: first row of ``file`` not used any more.
+        classes: of the classifier.
 
     Raises:
         ConfigError: a field is out of range or contradicts another; the message names its option.
@@ -45,13 +46,15 @@ class Selection:
     file: str | None = None
     start: int | None = None
     stop: int | None = None
+    classes: Sequence[str] = CLASSES
 
     def __post_init__(self) -> None:
         _ = self.limits
         for name in self.sources:
-            _letter("selection.source", name, self.source)
+            _letter("selection.source", name, self.source, self.classes)
         if self.source is not None and not self.sources:
-            raise ConfigError("selection.source=[]: name at least one of A, N, O, noise, or null")
+            known = ", ".join(class_name(c) for c in self.classes)
+            raise ConfigError(f"selection.source=[]: name at least one of {known}, or null")
         if self.records is not None and isinstance(self.records, str):
             raise ConfigError(f"selection.records={self.records}: write a list, [{self.records}]")
         if self.records is not None and not len(self.records):
@@ -77,22 +80,22 @@ class Selection:
             )
 
     @classmethod
-    def from_config(cls, node: Mapping[str, Any]) -> Selection:
+    def from_config(cls, node: Mapping[str, Any], classes: Sequence[str] = CLASSES) -> Selection:
         """Build from the ``selection`` group of a configuration; its ``name`` is dropped."""
         fields = {key: value for key, value in node.items() if key != "name"}
-        unknown = set(fields) - set(cls.__dataclass_fields__)
+        known = [name for name in cls.__dataclass_fields__ if name != "classes"]
+        unknown = set(fields) - set(known)
         if unknown:
             raise ConfigError(
-                f"selection.{min(unknown)}: no such option; "
-                f"known: {', '.join(cls.__dataclass_fields__)}"
+                f"selection.{min(unknown)}: no such option; known: {', '.join(known)}"
             )
-        return cls(**fields)
+        return cls(**fields, classes=tuple(classes))
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Class letters attacked."""
         if self.source is None:
-            return CLASSES
+            return tuple(self.classes)
         names = [self.source] if isinstance(self.source, str) else list(self.source)
         return tuple(class_letter(str(name)) for name in names)
 
@@ -105,12 +108,12 @@ class Selection:
         """
         given = self.per_class
         if given is None:
-            return dict.fromkeys(CLASSES)
+            return dict.fromkeys(self.classes)
         if not isinstance(given, Mapping):
-            return dict.fromkeys(CLASSES, _count("selection.per_class", given))
-        limits: dict[str, int | None] = dict.fromkeys(CLASSES, 0)
+            return dict.fromkeys(self.classes, _count("selection.per_class", given))
+        limits: dict[str, int | None] = dict.fromkeys(self.classes, 0)
         for name, count in given.items():
-            letter = _letter("selection.per_class", str(name), dict(given))
+            letter = _letter("selection.per_class", str(name), dict(given), self.classes)
             limits[letter] = _count(f"selection.per_class.{name}", count, zero=True)
         return limits
 
@@ -122,10 +125,10 @@ def _count(option: str, value: Any, *, zero: bool = False) -> int:
     return value
 
 
-def _letter(option: str, name: str, given: Any) -> str:
+def _letter(option: str, name: str, given: Any, classes: Sequence[str]) -> str:
     letter = class_letter(name)
-    if letter not in CLASSES:
-        known = ", ".join(class_name(c) for c in CLASSES)
+    if letter not in classes:
+        known = ", ".join(class_name(c) for c in classes)
         shown = given if isinstance(given, Mapping) else _listed(given)
         raise ConfigError(f"{option}={shown}: unknown class {name!r}, choose from {known}")
     return letter
@@ -199,9 +202,9 @@ def select(
         steps.append(("classified correctly by the victim", keep.sum()))
     # Named records are all meant, whatever the default number of a class is.
     named = selection.records is not None or selection.file is not None
-    limits = dict.fromkeys(CLASSES) if named else selection.limits
+    limits = dict.fromkeys(selection.classes) if named else selection.limits
     chosen: list[int] = []
-    taken = dict.fromkeys(CLASSES, 0)
+    taken = dict.fromkeys(selection.classes, 0)
     for position in np.flatnonzero(keep):
         letter = str(records.labels[position])
         limit = limits[letter]

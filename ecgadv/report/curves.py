@@ -29,7 +29,9 @@ def robustness_figure(curves: Mapping[str, Curve], column: str, title: str = "")
     Returns:
         Lines have the pair as their id, bands ``band`` and the pair.
     """
-    sources = [c for c in CLASSES if any(pair.startswith(f"{c}>") for pair in curves)]
+    named = [pair.partition(">")[0] for pair in curves if ">" in pair]
+    known = [c for c in CLASSES if c in named]
+    sources = [*known, *dict.fromkeys(c for c in named if c not in known)]
     columns = 2
     lines = -(-len(sources) // columns)
     figure = style.new_figure(170, 62 + 48 * lines)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ecgadv.errors import EcgadvError, StoreError
 from ecgadv.evaluate.curves import COLUMN_OF_METRIC
+from ecgadv.records.base import CLASSES
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
@@ -91,6 +92,18 @@ def read_cases(folder: Path) -> pd.DataFrame:
     return cases
 
 
+def class_order(cases: pd.DataFrame) -> list[str]:
+    """The classes of a table of cases: the usual ones where they are all, else as they appear."""
+    named: dict[str, None] = {}
+    for column in ("source", "target"):
+        for name in cases[column].dropna():
+            if name not in ("any", ""):
+                named.setdefault(str(name))
+    if set(named) <= set(CLASSES):
+        return list(CLASSES)
+    return list(named)
+
+
 def attempted(cases: pd.DataFrame) -> pd.DataFrame:
     """The cases that count in a rate: attacked (``ok``) or broken (``failed``), not ``skipped``."""
     return cases[cases["status"].isin(["ok", "failed"])]
@@ -129,10 +142,17 @@ def extremes(cases: pd.DataFrame, column: str, each: int = 3) -> dict[str, list[
     return {"best": best, "median": rest[middle : middle + each], "worst": worst}
 
 
-def read_perturbations(folder: Path, case_ids: list[str]) -> dict[str, tuple[np.ndarray, float]]:
+def drawn_lead(delta: np.ndarray) -> int:
+    """The lead of a perturbation (n, leads) that is changed most; 0 where there is one lead."""
+    return int((delta.astype(np.float64) ** 2).sum(0).argmax()) if delta.ndim == 2 else 0
+
+
+def read_perturbations(
+    folder: Path, case_ids: list[str], lead: int | None = None
+) -> dict[str, tuple[np.ndarray, float]]:
     """Perturbation (n,) in standardised units and mV per unit, by case; those that are stored.
 
-    Of several leads the first is taken.
+    Of several leads ``lead`` is taken, by default the one that is changed most.
     """
     file = folder / "perturbations.npz"
     if not file.is_file():
@@ -143,12 +163,23 @@ def read_perturbations(folder: Path, case_ids: list[str]) -> dict[str, tuple[np.
             delta, scale = stored["delta"], stored["scale_mv"]
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{file} is not readable: {error}") from None
-    delta = delta[..., 0] if delta.ndim == 3 else delta
-    return {c: (delta[rows[c]], float(scale[rows[c]])) for c in case_ids if c in rows}
+    found = {}
+    for case in case_ids:
+        if case in rows:
+            one, unit = delta[rows[case]], scale[rows[case]]
+            if one.ndim == 2:
+                taken = drawn_lead(one) if lead is None else lead
+                one, unit = one[:, taken], unit[taken]
+            found[case] = (one, float(unit))
+    return found
 
 
-def read_signals(folder: Path, case_ids: list[str]) -> tuple[dict[str, np.ndarray], str]:
+def read_signals(
+    folder: Path, case_ids: list[str], lead: int | None = None
+) -> tuple[dict[str, np.ndarray], str]:
     """Standardised records (own samples only) by case, read again from the run's data source.
+
+    Of several leads ``lead`` is taken, by default the one that is changed most.
 
     Returns:
         The signals, and "" or why there are none: a report can do without.
@@ -159,11 +190,32 @@ def read_signals(folder: Path, case_ids: list[str]) -> tuple[dict[str, np.ndarra
         run = load_run(folder)
         rows = {str(case): row for row, case in enumerate(run.case_ids)}
         x, lengths = np.asarray(run.x), np.asarray(run.lengths)
-        x = x[..., 0] if x.ndim == 3 else x
-        found = {c: x[rows[c]][: int(lengths[rows[c]])] for c in case_ids if c in rows}
+        found = {}
+        for case in case_ids:
+            if case in rows:
+                one = x[rows[case]][: int(lengths[rows[case]])]
+                if one.ndim == 2:
+                    one = one[:, drawn_lead(run.delta[rows[case]]) if lead is None else lead]
+                found[case] = one
     except (EcgadvError, OSError) as error:
         return {}, str(error).splitlines()[0]
     return found, ""
+
+
+def read_leads(folder: Path, case_ids: list[str]) -> dict[str, str]:
+    """``lead 3 of 12`` by case, for records of several leads; {} otherwise."""
+    file = folder / "perturbations.npz"
+    if not file.is_file():
+        return {}
+    with np.load(file, allow_pickle=False) as stored:
+        delta, ids = stored["delta"], [str(case) for case in stored["case_id"]]
+    if delta.ndim != 3:
+        return {}
+    return {
+        case: f"lead {drawn_lead(one) + 1} of {one.shape[1]}"
+        for case, one in zip(ids, delta, strict=True)
+        if case in case_ids
+    }
 
 
 def confidences(folder: Path) -> dict[str, float]:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgadv.records.base import CLASSES
 from ecgadv.records.preprocessing import FS
 from ecgadv.report import style
-from ecgadv.report.data import DISTANCE_NAMES, attempted, succeeded
+from ecgadv.report.data import DISTANCE_NAMES, attempted, class_order, succeeded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -427,8 +426,9 @@ def success_heatmap(cases: pd.DataFrame, title: str = "") -> Figure:
         title: e.g. the metric.
     """
     tried = attempted(cases)
-    targets = [*CLASSES, "any"] if (tried["target"] == "any").any() else list(CLASSES)
-    sources = [*CLASSES, "any"] if (tried["source"] == "any").any() else list(CLASSES)
+    classes = class_order(tried)
+    targets = [*classes, "any"] if (tried["target"] == "any").any() else classes
+    sources = [*classes, "any"] if (tried["source"] == "any").any() else classes
     figure = style.new_figure(34 + 17 * len(targets), 92)
     axes = figure.add_axes((0.17, 0.15, 0.66, 0.68))
     rates = np.full((len(sources), len(targets)), np.nan)
@@ -476,9 +476,10 @@ def distance_distributions(cases: pd.DataFrame, title: str = "") -> Figure:
         title: e.g. the metric.
     """
     won = cases[succeeded(cases)]
+    order = [*class_order(cases), "any"]
     pairs = sorted(
         set(zip(won["source"], won["target"], strict=True)),
-        key=lambda p: ([*CLASSES, "any"].index(p[0]), [*CLASSES, "any"].index(p[1])),
+        key=lambda p: (order.index(p[0]), order.index(p[1])),
     )
     columns = [c for c in DISTANCE_NAMES if c in won]
     figure = style.new_figure(60 + 58 * len(columns), 26 + 6.0 * max(4, len(pairs)))

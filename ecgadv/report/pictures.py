@@ -11,6 +11,7 @@ import numpy as np
 
 from ecgadv.evaluate.curves import minimal_distances, pair_curves, success_curve
 from ecgadv.records.base import class_name
+from ecgadv.records.preprocessing import FS
 from ecgadv.report import data, figures, signals, style, type2
 from ecgadv.report.curves import robustness_by_metric, robustness_figure
 from ecgadv.tracking.content import read_json
@@ -66,8 +67,19 @@ def overview(cases: pd.DataFrame, folder: Path, title: str, suffix: str = "") ->
     return written
 
 
+def _rate(folder: Path) -> int:
+    """Sampling rate in Hz of a run's records."""
+    return int((read_json(folder / "summary.json").get("input") or {}).get("fs", FS))
+
+
 def _draw(
-    row: Any, x: np.ndarray, delta: np.ndarray, scale: float, confidence: dict[str, float]
+    row: Any,
+    x: np.ndarray,
+    delta: np.ndarray,
+    scale: float,
+    confidence: dict[str, float],
+    lead: str,
+    fs: int,
 ) -> Any:
     distances = {
         column: float(row[column])
@@ -79,17 +91,18 @@ def _draw(
         x,
         delta[: x.size],
         scale,
-        record=str(row["record"]),
+        record=str(row["record"]) + (f", {lead}" if lead else ""),
         source=str(row["source"]),
         target=str(row["target"]),
         predicted=str(row["predicted"]),
         p_before=confidence.get(str(row["record"])),
         p_after=float(row["p_target"]) if hit and "p_target" in row else None,
         distances=distances,
+        fs=fs,
     )
 
 
-def _draw_beats(row: Any, x: np.ndarray, delta: np.ndarray, scale: float) -> Any:
+def _draw_beats(row: Any, x: np.ndarray, delta: np.ndarray, scale: float, fs: int) -> Any:
     return signals.beats(
         x,
         delta[: x.size],
@@ -98,6 +111,7 @@ def _draw_beats(row: Any, x: np.ndarray, delta: np.ndarray, scale: float) -> Any
         source=str(row["source"]),
         target=str(row["target"]),
         predicted=str(row["predicted"]),
+        fs=fs,
     )
 
 
@@ -130,7 +144,8 @@ def spectra_figure(runs: dict[str, Path]) -> Any:
     n = max(x.size for x in ecg.values())
     padded = np.stack([np.pad(x, (0, n - x.size)) for x in ecg.values()])
     own_lengths = np.array([x.size for x in ecg.values()])
-    return signals.spectra(groups, padded, lengths=lengths, ecg_lengths=own_lengths)
+    fs = _rate(next(iter(runs.values())))
+    return signals.spectra(groups, padded, lengths=lengths, ecg_lengths=own_lengths, fs=fs)
 
 
 def run_spectra(runs: dict[str, Path], file: Path) -> list[Path]:
@@ -221,7 +236,8 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
     if problem:
         pictures.note = f"the recordings could not be read again: {problem}"
         return pictures
-    confidence = data.confidences(folder)
+    confidence, leads = data.confidences(folder), data.read_leads(folder, wanted)
+    fs = _rate(folder)
     row_of = {str(row["case_id"]): row for _, row in cases.iterrows()}
     chosen["beats"] = [ids[0] for ids in (chosen["median"], chosen["worst"]) if ids]
     for kind, ids in chosen.items():
@@ -230,9 +246,11 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
                 continue
             row = row_of[case]
             if kind == "beats":
-                figure = _draw_beats(row, records[case], *deltas[case])
+                figure = _draw_beats(row, records[case], *deltas[case], fs)
             else:
-                figure = _draw(row, records[case], *deltas[case], confidence)
+                figure = _draw(
+                    row, records[case], *deltas[case], confidence, leads.get(case, ""), fs
+                )
             file = style.save_figure(figure, place / _file_name(kind, rank, case))
             pair = f"{class_name(str(row['source']))} to {class_name(str(row['target']))}"
             value = f", {data.DISTANCE_NAMES[column]} = {row[column]:.3g}"
@@ -267,11 +285,13 @@ def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[
         return []
     drawn = []
     ids = {name: [str(t[key]["case_id"]) for key in shared] for name, t in tables.items()}
-    deltas = {name: data.read_perturbations(runs[name], ids[name]) for name in runs}
+    # The same lead of all of them, as each may have changed another one most.
+    deltas = {name: data.read_perturbations(runs[name], ids[name], lead=0) for name in runs}
     name0 = next(iter(runs))
-    records, problem = data.read_signals(runs[name0], ids[name0])
+    records, problem = data.read_signals(runs[name0], ids[name0], lead=0)
     if problem:
         return []
+    fs = _rate(runs[name0])
     for k, (record, source, target) in enumerate(shared):
         if any(ids[name][k] not in deltas[name] for name in runs) or ids[name0][k] not in records:
             continue
@@ -289,6 +309,7 @@ def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[
                 )
                 for name in runs
             },
+            fs=fs,
         )
         name = _file_name("metrics", k + 1, f"{record}_{source}_to_{target}")
         caption = f"record {record}, {class_name(source)} to {class_name(target)}"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgadv.records.base import CLASSES
-from ecgadv.report.data import DISTANCE_NAMES, attempted, succeeded
+from ecgadv.report.data import DISTANCE_NAMES, attempted, class_order, succeeded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,8 +61,9 @@ def rows(cases: pd.DataFrame) -> list[Row]:
     """
     tried = attempted(cases)
     found = []
-    for source in (*CLASSES, "any"):
-        for target in (*CLASSES, "any"):
+    order = [*class_order(tried), "any"]
+    for source in order:
+        for target in order:
             mine = tried[(tried["source"] == source) & (tried["target"] == target)]
             if len(mine):
                 found.append(_row(source, target, mine))

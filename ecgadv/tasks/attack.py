@@ -22,6 +22,7 @@ from ecgadv.evaluate import summary as summaries
 from ecgadv.evaluate.cases import (
     CaseSpec,
     build_cases,
+    check_band,
     enumerate_cases,
     evaluation_onsets,
     failed_rows,
@@ -48,7 +49,9 @@ from ecgadv.threat.limits import mask_array
 from ecgadv.threat.metrics import Quadratic
 from ecgadv.threat.objectives import Objective
 from ecgadv.tracking import open_tracker, resolve_uri, ui_command
+from ecgadv.victims.declared import declared
 from ecgadv.victims.loading import Victim
+from ecgadv.victims.pipeline import unflatten
 
 ATTACK_VERSION = "1"
 """Part of a run's identity; changes with anything that changes what an attack finds."""
@@ -93,7 +96,7 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     """
     metric: Quadratic = instantiate(cfg["metric"])
     attack: Attack = instantiate(cfg["attack"])
-    selection = Selection.from_config(cfg["selection"])
+    selection = Selection.from_config(cfg["selection"], declared(cfg["victim"]).classes)
     with RunStore(folder) as store:
         tracker = open_tracker(
             cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]),
@@ -101,7 +104,8 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
         )  # fmt: skip
         with tracker:
             records = open_records(cfg)
-            victim = open_victim(cfg)
+            victim = open_victim(cfg, records)
+            check_band(attack, victim)
             store.write_json("config.json", dict(cfg))
             tracker.start(
                 {"name": records.name, "digest": records.digest, "records": len(records),
@@ -128,8 +132,8 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
                     together = cfg["universal"] == "all"
                     specs = type2.universal_specs(injected, specs, records, together)
             setup = Setup(
-                records, victim, metric, attack, shifts, cfg["deployment"] == "local", injected,
-                mask,
+                records, victim, metric.over(victim.leads), attack, shifts,
+                cfg["deployment"] == "local", injected, mask,
             )  # fmt: skip
             plan = _plan(cfg, store, setup, specs)
             known = {s.case_id: s for s in specs}
@@ -139,7 +143,7 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             gone = [skipped_row(i, "", reason) for i, reason in records.skipped.items()]
             gone += [skipped_row(i, label, reason) for i, label, reason in unread]
             if gone and len(chunks) not in store.parts:
-                store.add(len(chunks), gone, np.zeros((0, victim.n)), np.zeros(0))
+                store.add(len(chunks), gone, np.zeros((0, *victim.shape)), np.zeros(0))
             store.export(final=True)
             result = _summary(cfg, store, setup, plan)
             result |= _robustness(store, setup, folder)
@@ -261,7 +265,7 @@ def _attack_chunk(
     """Rows, perturbations and mV scales of one chunk; an error becomes rows that say so."""
     # A short last chunk is filled up with its last case, so that no new shape is compiled.
     padded = chunk + [chunk[-1]] * (width - len(chunk))
-    batch = setup.records.batch([s.position for s in padded], setup.victim.n)
+    batch = setup.records.batch([s.position for s in padded], setup.victim.n, setup.victim.over)
     padding = bool(getattr(setup.attack, "perturb_padding", False))
     injected = setup.injected
     cases = build_cases(
@@ -291,9 +295,10 @@ def _attack_chunk(
     except (EcgadvError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         say(f"error: {chunk[0].case_id} and {len(chunk) - 1} more cases failed: {reason}")
-        return failed_rows(chunk, reason), np.zeros((0, setup.victim.n)), np.zeros(0)
+        return failed_rows(chunk, reason), np.zeros((0, *setup.victim.shape)), np.zeros(0)
     count = len(chunk)
-    return rows[:count], solution.delta[:count], batch.scale_mv[:count]
+    delta = unflatten(solution.delta[:count], setup.victim.leads)
+    return rows[:count], delta, batch.scale_mv[:count]
 
 
 def _summary(
@@ -309,6 +314,7 @@ def _summary(
     return summaries.summarise(rows, success_pairs(rows)) | {
         "config_signature": signature(cfg),
         "victim": {"name": setup.victim.name, "sha256": setup.victim.sha256},
+        "input": setup.victim.reading,
         "data": {"name": setup.records.name, "digest": setup.records.digest},
         "metric": setup.metric.name,
         "attack": setup.attack.name,

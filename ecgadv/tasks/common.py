@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from ecgadv.config import instantiate
-from ecgadv.errors import DataError
+from ecgadv.errors import DataError, VictimError
 from ecgadv.evaluate.predictions import Predictions, class_frequencies, predict, table_rows
 from ecgadv.records.base import RecordSet
+from ecgadv.records.opening import open_source
 from ecgadv.report.progress import Progress
 from ecgadv.store import write_csv
+from ecgadv.victims.declared import Reading, declared
 from ecgadv.victims.loading import Victim, load_victim
 
 PREDICTION_COLUMNS = (
@@ -37,12 +39,11 @@ def use_caches(cfg: Mapping[str, Any]) -> None:
 
 
 def open_records(cfg: Mapping[str, Any]) -> RecordSet:
-    """The data source, with a note of what it had to leave out."""
+    """The data source as the victim reads it, with a note of what it had to leave out."""
     use_caches(cfg)
     name = cfg["data"].get("name", cfg["data"]["_target_"])
-    records = instantiate(cfg["data"])
-    if not isinstance(records, RecordSet):
-        raise DataError(f"data={name}: its _target_ returned no RecordSet")
+    reading = declared(cfg["victim"]) if cfg.get("task") != "train" else Reading()
+    records = open_source(cfg["data"], instantiate, reading.fs, reading.classes)
     if not len(records):
         raise DataError(f"data={name}: no usable record")
     _note_skipped(list(records.skipped.items()))
@@ -66,9 +67,46 @@ def unusable_records(records: RecordSet, predictions: Predictions) -> list[tuple
     return gone
 
 
-def open_victim(cfg: Mapping[str, Any]) -> Victim:
-    """The victim, checked."""
-    return load_victim(instantiate(cfg["victim"]))
+def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Victim:
+    """The victim, checked.
+
+    Raises:
+        VictimError: it reads another number of leads than the records have, or cannot be used.
+    """
+    victim = load_victim(instantiate(cfg["victim"]))
+    reading = declared(cfg["victim"])
+    for key in ("fs", "classes"):
+        own, said = getattr(victim, key), getattr(reading, key)
+        if own != said:
+            shown = f"[{','.join(own)}]" if key == "classes" else own
+            raise VictimError(f"victim {victim.name}: say victim.{key}={shown}, as the model does")
+    if records is not None and records.leads != victim.leads:
+        raise VictimError(
+            f"victim {victim.name} reads {victim.leads} lead(s), the records of "
+            f"data={records.name} have {records.leads}"
+        )
+    if cfg["task"] == "benchmark":
+        only_usual_input(victim, "task=benchmark")
+    elif cfg["threat_model"] == "type2":
+        only_usual_input(victim, "threat_model=type2")
+    elif cfg["deployment"] == "local" and victim.leads > 1:
+        raise VictimError(
+            f"victim {victim.name} reads {victim.leads} leads: deployment=local takes one lead"
+        )
+    return victim
+
+
+def only_usual_input(victim: Victim, what: str) -> None:
+    """Refuse victims of several leads or another standardisation where they are not understood."""
+    if victim.leads > 1:
+        raise VictimError(
+            f"victim {victim.name} reads {victim.leads} leads: {what} takes victims of one lead"
+        )
+    if victim.over == "none":
+        raise VictimError(
+            f"victim {victim.name}: {what} takes victims that standardise, not "
+            "victim.standardise=none"
+        )
 
 
 def predict_all(

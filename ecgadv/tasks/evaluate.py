@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ecgadv.config import signature
-from ecgadv.errors import ConfigError, StoreError
+from ecgadv.errors import ConfigError, StoreError, VictimError
 from ecgadv.evaluate.summary import rate
-from ecgadv.evaluate.transfer import evaluation_columns, onsets_of, rejudge
+from ecgadv.evaluate.transfer import evaluation_columns, onsets_of, rejudge, transfer_rates
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
 from ecgadv.tasks import reading, type2
-from ecgadv.tasks.common import open_victim, say, use_caches
+from ecgadv.tasks.common import only_usual_input, open_victim, say, use_caches
 from ecgadv.tracking import open_tracker
 from ecgadv.victims.loading import Victim
 
@@ -58,6 +58,7 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
         with tracker:
             store.write_json("config.json", dict(cfg))
             victim = open_victim(cfg)
+            same_input(earlier, victim)
             data = earlier.summary.get("data", {})
             tracker.start({"name": data.get("name", ""), "digest": data.get("digest", ""),
                            "records": len(set(earlier.cases["record"])),
@@ -65,7 +66,8 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             if earlier.config.get("threat_model") == "type2":
                 rows, more = type2.try_again(cfg, earlier, victim, folder)
             else:
-                rows, more = judge_run(cfg, earlier, victim), {}
+                rows = judge_run(cfg, earlier, victim)
+                more = {"transfer": transfer_rates(rows)}
                 write_csv(folder / "evaluation.csv", rows, evaluation_columns(victim.classes))
             result = _summary(cfg, earlier, victim, rows) | more
             store.write_json("summary.json", result)
@@ -79,8 +81,28 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
                 f"success {result['n_success']}/{result['n_cases']} "
                 f"({low:.1%} – {high:.1%}) by {victim.name}{known}"
             )
+            if "transfer" in more:
+                known = more["transfer"]
+                goal, off = known["to_target"], known["off_source"]
+                say(
+                    f"of {goal['n']} cases whose record {victim.name} reads correctly itself: "
+                    f"{goal['n_success']} to the target, {off['n_success']} to any other class"
+                )
             print(f"results: {folder}")
     return 0
+
+
+def same_input(earlier: Run, victim: Victim) -> None:
+    """Raise :class:`VictimError` where the perturbations mean something else to the victim."""
+    said = earlier.summary.get("input") or {}
+    for key, own in (("fs", victim.fs), ("standardise", victim.over)):
+        if said.get(key, own) != own:
+            raise VictimError(
+                f"victim {victim.name}: its {key} is {own}, the run's perturbations were made for "
+                f"{key}={said[key]}"
+            )
+    if earlier.config.get("threat_model") == "type2":
+        only_usual_input(victim, "an evaluation of type2")
 
 
 def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> list[dict[str, Any]]:

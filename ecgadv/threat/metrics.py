@@ -128,6 +128,10 @@ class Quadratic:
             return self.smooth * d_smooth(delta) + self.energy * d_l2(delta)
         return self.smooth * d_smooth(delta) if self.smooth else self.energy * d_l2(delta)
 
+    def over(self, leads: int) -> Quadratic:
+        """The same distance of records of several leads, one after the other: it adds up."""
+        return self if leads == 1 else OverLeads(self, leads)
+
     def apply(self, delta: Any) -> Any:
         """Q·δ, (…, n) -> (…, n)."""
         if not self.smooth:
@@ -218,6 +222,47 @@ class DiffL2(Quadratic):
 
     def __init__(self, k: float = ENERGY_SHARE, ridge: float = 0.0) -> None:
         super().__init__("diffl2", 1.0, k, ridge)
+
+
+class OverLeads(Quadratic):
+    """A distance added up over leads that lie one after the other in one vector of leads·n.
+
+    Its Q has a block for each lead, so every recurrence starts anew where a lead begins.
+    """
+
+    def __init__(self, one: Quadratic, leads: int) -> None:
+        super().__init__(one.name, one.smooth, one.energy, one.ridge)
+        object.__setattr__(self, "one", one)
+        object.__setattr__(self, "leads", leads)
+
+    one: Quadratic
+    leads: int
+
+    def value(self, delta: Any) -> Any:
+        """d(δ), (B, leads·n) or (B, n, leads) -> (B,)."""
+        if len(delta.shape) == 3:
+            return self.one.value(delta)
+        xp = _ops(delta)
+        rows = xp.reshape(delta, (-1, delta.shape[-1] // self.leads))
+        return xp.sum(xp.reshape(self.one.value(rows), (-1, self.leads)), axis=-1)
+
+    def apply(self, delta: Any) -> Any:
+        """Q·δ, (B, leads·n) -> (B, leads·n)."""
+        xp, n = _ops(delta), delta.shape[-1]
+        rows = xp.reshape(delta, (-1, n // self.leads))
+        return xp.reshape(self.one.apply(rows), (-1, n))
+
+    def factor(self, n: int, mask: np.ndarray | None = None, ridge: float | None = None) -> Factor:
+        """L D Lᵀ of Q + ρI, a block for each lead; ``n`` and ``mask`` count all leads' samples."""
+        rows = None if mask is None else np.asarray(mask, bool).reshape(-1, n // self.leads)
+        parts = self.one.factor(n // self.leads, rows, ridge)
+
+        def whole(part: np.ndarray) -> np.ndarray:
+            if part.shape[-2] == 1:
+                return np.tile(part, self.leads)
+            return part.reshape(*part.shape[:-2], part.shape[-2] // self.leads, n)
+
+        return Factor(*(whole(part) for part in parts))
 
 
 METRICS: dict[str, type[Quadratic]] = {"l2": L2, "diff": Diff, "diffl2": DiffL2}

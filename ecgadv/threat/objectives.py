@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ecgadv.victims.loading import Victim
-from ecgadv.victims.pipeline import standardise
 
 SUCCESS_MARGIN = 1e-3
 """Share of max(1, max|Z|) by which the target must lead."""
@@ -30,6 +29,8 @@ UNTARGETED = -1
 
 class Cases(NamedTuple):
     """A batch of cases as tensors or arrays; everything that decides them, and nothing else.
+
+    Here and in every attack n counts the samples of all leads, which lie one after the other.
 
     Attributes:
         x: (B, n) standardised, zero-padded records.
@@ -114,7 +115,7 @@ class Objective:
         """
         from keras import ops
 
-        z = standardise(cases.x + delta, cases.valid)
+        z = self.victim.standardise(cases.x + delta, cases.valid)
         if not self.shifts:
             return self._outcome(self.victim.forward(z), cases.source, cases.target)
         count, n = self.shifts, z.shape[-1]

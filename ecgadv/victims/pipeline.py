@@ -1,4 +1,9 @@
-"""The deployed pipeline: standardise, pad, classify; on tensors and on NumPy arrays."""
+"""The deployed pipeline: standardise, pad, classify; on tensors and on NumPy arrays.
+
+A record of several leads, (B, n, leads), goes through the attack as one long vector, lead after
+lead, (B, leads·n): whatever works on samples works on it unchanged. :func:`flatten` and
+:func:`unflatten` lead there and back; with one lead both leave an array as it is.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +13,50 @@ import numpy as np
 
 _FLOOR = 1e-12
 
+STANDARDISE = ("lead", "record", "none")
+"""What std(·) takes mean and spread over: each lead by itself, the whole record, or nothing."""
+
+
+def flatten(signal: np.ndarray) -> np.ndarray:
+    """(B, n, leads) -> (B, leads·n), lead after lead; (B, n) stays."""
+    if signal.ndim != 3:
+        return signal
+    return np.ascontiguousarray(signal.transpose(0, 2, 1)).reshape(len(signal), -1)
+
+
+def unflatten(signal: np.ndarray, leads: int) -> np.ndarray:
+    """The inverse of :func:`flatten`; with one lead (B, n) stays."""
+    if leads == 1:
+        return signal
+    n = signal.shape[1] // leads
+    return np.ascontiguousarray(signal.reshape(len(signal), leads, n).transpose(0, 2, 1))
+
 
 def valid_mask(lengths: np.ndarray, n: int) -> np.ndarray:
     """(B, n) float32, 1 on each record's own samples and 0 on its padding."""
     return (np.arange(n)[None, :] < np.asarray(lengths)[:, None]).astype(np.float32)
 
 
-def standardise(signal: Any, valid: Any) -> Any:
+def standardise(signal: Any, valid: Any, leads: int = 1, over: str = "lead") -> Any:
     """std(·) as a differentiable map: zero mean and unit variance over the valid samples.
 
     Args:
-        signal: (B, n) tensor in any unit; what lies on the padding is ignored.
-        valid: (B, n) 1 on the samples that count, 0 on the padding, which stays 0.
+        signal: (B, leads·n) tensor in any unit; what lies on the padding is ignored.
+        valid: (B, leads·n) 1 on the samples that count, 0 on the padding, which stays 0.
+        leads: of a record, one after the other.
+        over: one of :data:`STANDARDISE`.
 
     Returns:
-        (B, n) tensor.
+        (B, leads·n) tensor.
     """
     from keras import ops
 
+    if over == "none":
+        return signal * valid
+    if leads > 1 and over == "lead":
+        apart = (-1, leads, signal.shape[-1] // leads)
+        each = standardise(ops.reshape(signal, apart), ops.reshape(valid, apart))
+        return ops.reshape(each, (-1, signal.shape[-1]))
     count = ops.sum(valid, axis=-1, keepdims=True)
     mean = ops.sum(signal * valid, axis=-1, keepdims=True) / count
     centred = (signal - mean) * valid
@@ -33,15 +64,24 @@ def standardise(signal: Any, valid: Any) -> Any:
     return centred / ops.sqrt(ops.maximum(variance, _FLOOR))
 
 
-def standardise_array(signal: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The same in float64 NumPy for verification, (B, n) -> (B, n) float32.
+def standardise_array(
+    signal: np.ndarray, lengths: np.ndarray, leads: int = 1, over: str = "lead"
+) -> np.ndarray:
+    """The same in float64 NumPy for verification, (B, leads·n) -> (B, leads·n) float32.
 
     Args:
-        signal: (B, n) in any unit; NaN and infinities count as 0.
+        signal: (B, leads·n) in any unit; NaN and infinities count as 0.
         lengths: (B,) own samples of each record.
+        leads: of a record, one after the other.
+        over: one of :data:`STANDARDISE`.
     """
-    valid = valid_mask(lengths, signal.shape[1]).astype(bool)
+    if leads > 1 and over == "lead":
+        apart = signal.reshape(len(signal) * leads, -1)
+        return standardise_array(apart, np.repeat(lengths, leads)).reshape(signal.shape)
+    valid = np.tile(valid_mask(lengths, signal.shape[1] // leads), (1, leads)).astype(bool)
     values = np.where(valid, np.nan_to_num(signal.astype(np.float64), posinf=0, neginf=0), 0.0)
+    if over == "none":
+        return values.astype(np.float32)
     count = valid.sum(1, keepdims=True)
     centred = np.where(valid, values - values.sum(1, keepdims=True) / count, 0.0)
     variance = (centred**2).sum(1, keepdims=True) / count
