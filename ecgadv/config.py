@@ -398,6 +398,8 @@ def _offer_classes(composer: _Composer, parsed: Sequence[Any]) -> None:
         ConfigStore.instance().store(
             name=name, node={"target": name}, group="target", package="_global_"
         )
+    # Hydra replaces its store when it composes, so what was looked up before is out of date.
+    composer.__dict__.pop("repository", None)
 
 
 def _check_key(composer: _Composer, override: Any, known: Config) -> None:
