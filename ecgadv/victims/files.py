@@ -70,8 +70,7 @@ def load_keras(path: Path, where: str) -> Any:
             ) from None
         raise VictimError(f"{where} cannot be loaded as a Keras model: {one_line(error)}") from None
     if path.suffix.lower() != ".keras":
-        stored = [array for _, arrays in read_layers(path) for _, array in arrays]
-        _check_arrived(stored, model.get_weights(), where)
+        check_arrived(model, path, where)
     return model
 
 
@@ -136,20 +135,43 @@ def _names(group: Any, attribute: str) -> list[str]:
     return [_text(name) for chunk in chunks for name in group.attrs[f"{attribute}{chunk}"]]
 
 
-def _check_arrived(stored: Sequence[np.ndarray], held: Sequence[np.ndarray], where: str) -> None:
-    """Every stored array is a weight of the model, and every weight is a stored array."""
+def check_arrived(model: Any, path: Path, where: str) -> None:
+    """Make sure that every stored array is where its name says, and that no weight lacks one.
 
-    def digests(arrays: Sequence[np.ndarray]) -> list[str]:
-        return sorted(
-            f"{a.shape}{hashlib.sha256(np.asarray(a, np.float32).tobytes()).hexdigest()}"
-            for a in arrays
-        )
+    Keras matches the layers of an HDF5 file by their order, which is not the same in all versions:
+    layers of equal shapes may change places without a word. Those are put right by name.
 
-    if digests(stored) != digests(held):
+    Raises:
+        VictimError: a stored layer is not in the model, or a weight of the model not in the file.
+    """
+    own = {layer.name: layer for layer in model.layers if layer.get_weights()}
+    stored = dict(read_layers(path))
+    apart = sorted(set(stored) ^ set(own))
+    if apart:
         raise VictimError(
-            f"{where}: its {len(stored)} stored arrays are not the {len(held)} weights of the "
-            "model that it describes; some would be skipped silently"
+            f"{where}: layer {apart[0]} is not in both, the stored weights and the architecture; "
+            "it would be skipped silently"
         )
+    for name, layer in own.items():
+        arrays = [array for _, array in stored[name]]
+        held = layer.get_weights()
+        if _equal(arrays, held):
+            continue
+        # A model inside a model keeps its weights in another order.
+        if hasattr(layer, "layers") and _equal(_sorted(arrays), _sorted(held)):
+            continue
+        if [a.shape for a in arrays] != [a.shape for a in held] or hasattr(layer, "layers"):
+            raise VictimError(f"{where}: the stored weights of layer {name} did not arrive in it")
+        layer.set_weights(arrays)
+
+
+def _equal(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+    pairs = zip(some, others, strict=False)
+    return len(some) == len(others) and all(np.array_equal(a, b) for a, b in pairs)
+
+
+def _sorted(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return sorted(arrays, key=lambda a: (a.shape, a.tobytes()))
 
 
 def fill_by_order(model: Any, path: Path, where: str) -> None:

@@ -281,6 +281,11 @@ def from_keras(
                     f"victim.{key}={told}: the model reads input shape {shape}, {wanted}"
                 )
             options[key] = value if value is not None else told
+    elif isinstance(shape, tuple) and len(shape) == 3:
+        # A function of the user's may change the shape; where nothing is said it does not.
+        keys = ("leads", "n") if first else ("n", "leads")
+        for key, value in zip(keys, shape[1:], strict=True):
+            options[key] = options.get(key) or value
     if isinstance(output, list) or len(output) != 2:
         raise VictimError(f"victim {name}: output shape {output}, expected (B, classes)")
     options["n"] = int(options.get("n") or 30 * options.get("fs", FS))
