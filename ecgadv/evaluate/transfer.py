@@ -22,7 +22,7 @@ def evaluation_columns(classes: Sequence[str]) -> tuple[str, ...]:
     """Columns of ``evaluation.csv``; one of hits for each class."""
     return (
         "perturbation_case", "victim_record", "source", "target", "same_record", "n_shifts",
-        *(f"hits_{class_name(c)}" for c in classes), "success_rate", "success", "clean",
+        *(f"hits_{class_name(c)}" for c in classes), "success_rate",
     )  # fmt: skip
 
 
