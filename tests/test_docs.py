@@ -29,7 +29,8 @@ def blocks(page, language):
 
 def commands(page):
     """Lines of the bash blocks of a page, comments left out."""
-    lines = [line.strip() for block in blocks(page, "bash") for line in block.splitlines()]
+    whole = [re.sub(r"\\\n\s*", "", block) for block in blocks(page, "bash")]
+    lines = [line.strip() for block in whole for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 
