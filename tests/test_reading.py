@@ -236,19 +236,25 @@ def test_the_figure_shows_shares_intervals_and_chance(panel):
 
 
 def test_from_a_run_to_scores_on_the_command_line(tmp_path, capsys, monkeypatch):
-    from fake_run import ecg, write_run
+    from fake_run import config, ecg, write_run
 
-    from ecgadv.records.base import RecordSet
-
+    monkeypatch.setenv("ECGADV_CACHE", str(tmp_path / "cache"))
     # Recordings of the made-up run, whose records are named 00000, 10000, ….
+
     names = [f"{s}{k:04d}" for s in range(4) for k in range(2)]
-    records = RecordSet.pack(
-        "synthetic", [(n, "ANO~"[int(n[0])], 200.0 * ecg(int(n[0]))) for n in names], gain=1000.0
-    )
-    monkeypatch.setattr("ecgadv.config.instantiate", lambda _: records)
+    np.savez(
+        tmp_path / "records.npz", signals=np.array([0.2 * ecg(int(n[0])) for n in names]),
+        fs=np.float64(300), labels=np.array(["ANO~"[int(n[0])] for n in names]),
+        ids=np.array(names),
+    )  # fmt: skip
+    source = {
+        "name": "arrays", "_target_": "ecgadv.records.arrays.load",
+        "root": str(tmp_path / "records.npz"),
+    }  # fmt: skip
     sweep = tmp_path / "sweep"
     for k, metric in enumerate(METRICS):
-        write_run(sweep / f"{k}_{metric}", seed=k, metric=metric)
+        job = write_run(sweep / f"{k}_{metric}", seed=k, metric=metric)
+        (job / "config.json").write_text(json.dumps(config(metric) | {"data": source}))
     root = f"paths.root={tmp_path}"
     code, _ = in_process(
         "task=report", f"sweep={sweep}", "report.study=true", "report.study_records=6",
