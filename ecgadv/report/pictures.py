@@ -67,7 +67,7 @@ def overview(cases: pd.DataFrame, folder: Path, title: str, suffix: str = "") ->
     return written
 
 
-def _rate(folder: Path) -> int:
+def sampling_rate(folder: Path) -> int:
     """Sampling rate in Hz of a run's records."""
     return int((read_json(folder / "summary.json").get("input") or {}).get("fs", FS))
 
@@ -144,7 +144,7 @@ def spectra_figure(runs: dict[str, Path]) -> Any:
     n = max(x.size for x in ecg.values())
     padded = np.stack([np.pad(x, (0, n - x.size)) for x in ecg.values()])
     own_lengths = np.array([x.size for x in ecg.values()])
-    fs = _rate(next(iter(runs.values())))
+    fs = sampling_rate(next(iter(runs.values())))
     return signals.spectra(groups, padded, lengths=lengths, ecg_lengths=own_lengths, fs=fs)
 
 
@@ -237,7 +237,7 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
         pictures.note = f"the recordings could not be read again: {problem}"
         return pictures
     confidence, leads = data.confidences(folder), data.read_leads(folder, wanted)
-    fs = _rate(folder)
+    fs = sampling_rate(folder)
     row_of = {str(row["case_id"]): row for _, row in cases.iterrows()}
     chosen["beats"] = [ids[0] for ids in (chosen["median"], chosen["worst"]) if ids]
     for kind, ids in chosen.items():
@@ -291,7 +291,7 @@ def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[
     records, problem = data.read_signals(runs[name0], ids[name0], lead=0)
     if problem:
         return []
-    fs = _rate(runs[name0])
+    fs = sampling_rate(runs[name0])
     for k, (record, source, target) in enumerate(shared):
         if any(ids[name][k] not in deltas[name] for name in runs) or ids[name0][k] not in records:
             continue

@@ -22,7 +22,7 @@ from ecgadv.errors import StoreError
 from ecgadv.evaluate.reading import KEY_FORMAT
 from ecgadv.records.base import CLASSES
 from ecgadv.records.preprocessing import FS
-from ecgadv.report import data, style
+from ecgadv.report import data, pictures, style
 from ecgadv.report.figures import GAIN, busiest_start, limits, strip_gain
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Candidate:
         case_ids: metric -> case.
         signal: (n,) the original in mV, its own samples.
         deltas: metric -> (n,) perturbation in mV.
+        fs: sampling rate in Hz.
     """
 
     record: str
@@ -59,10 +60,13 @@ class Candidate:
     case_ids: dict[str, str]
     signal: np.ndarray
     deltas: dict[str, np.ndarray]
+    fs: int = FS
 
 
 def candidates(runs: Mapping[str, Path], count: int, seed: int) -> list[Candidate]:
     """Recordings whose attack succeeded under every metric, at random, classes in turn.
+
+    Of recordings with several leads the first is shown.
 
     Args:
         runs: metric -> folder of its run.
@@ -94,20 +98,21 @@ def candidates(runs: Mapping[str, Path], count: int, seed: int) -> list[Candidat
             f"success under every metric, a study needs at least {FEWEST}"
         )
     deltas = {
-        metric: data.read_perturbations(run, [tables[metric][key] for key in chosen])
+        metric: data.read_perturbations(run, [tables[metric][key] for key in chosen], lead=0)
         for metric, run in runs.items()
     }
     name0, run0 = next(iter(runs.items()))
-    signals, problem = data.read_signals(run0, [tables[name0][key] for key in chosen])
+    signals, problem = data.read_signals(run0, [tables[name0][key] for key in chosen], lead=0)
     if problem:
         raise StoreError(f"{run0}: the recordings cannot be read again: {problem}")
+    fs = pictures.sampling_rate(run0)
     found = []
     for key in chosen:
         ids = {metric: table[key] for metric, table in tables.items()}
         x = signals[ids[name0]]
         _, scale = deltas[name0][ids[name0]]
         noises = {m: deltas[m][case][0][: x.size].astype(float) * scale for m, case in ids.items()}
-        found.append(Candidate(*key, ids, x.astype(float) * scale, noises))
+        found.append(Candidate(*key, ids, x.astype(float) * scale, noises, fs))
     return found
 
 
@@ -116,7 +121,9 @@ def _draw(
 ) -> list[tuple[str, str, str]]:
     """Each recording once, classes taking turns."""
     queues = []
-    for source in CLASSES:
+    known = {key[1] for key in shared}
+    # The usual order first; a victim may have classes of its own.
+    for source in [*(c for c in CLASSES if c in known), *sorted(known - set(CLASSES))]:
         mine: dict[str, list[tuple[str, str, str]]] = {}
         for key in shared:
             if key[1] == source:
@@ -154,8 +161,9 @@ def _packed(signal: np.ndarray) -> str:
 def _window(
     candidate: Candidate, energy: np.ndarray, seconds: float
 ) -> tuple[slice, dict[str, np.ndarray]]:
-    start = round(busiest_start(energy, candidate.signal.size, seconds) * FS)
-    shown = slice(start, min(candidate.signal.size, start + round(seconds * FS)))
+    fs, size = candidate.fs, candidate.signal.size
+    start = round(busiest_start(energy, size, seconds, fs) * fs)
+    shown = slice(start, min(size, start + round(seconds * fs)))
     strips = {"original": candidate.signal[shown]}
     strips |= {m: candidate.signal[shown] + d[shown] for m, d in candidate.deltas.items()}
     return shown, strips
@@ -209,7 +217,7 @@ def trials(
         shown.append(entry)
         behind[trial] = {
             "kind": kind, "group": group, "record": candidate.record, "source": candidate.source,
-            "target": candidate.target, "start_s": view.start / FS,
+            "target": candidate.target, "start_s": view.start / candidate.fs,
             "cases": {what: candidate.case_ids[what] for what in names if what != "original"},
             "strips": {ids[what]: what for what in order},
         }  # fmt: skip
@@ -255,7 +263,12 @@ def write_study(
 
     found = candidates(runs, records, seed)
     shown, behind = trials(found, seed, seconds)
-    content: dict[str, Any] = {"fs": FS, "step": STEP_MV, "groups": len(runs), "trials": shown}
+    content: dict[str, Any] = {
+        "fs": found[0].fs,
+        "step": STEP_MV,
+        "groups": len(runs),
+        "trials": shown,
+    }
     content["study"] = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
     key = {
         "format": KEY_FORMAT, "study": content["study"], "seed": seed, "seconds": seconds,

@@ -121,6 +121,27 @@ def test_equal_seeds_give_equal_pages_and_other_seeds_others(runs, tmp_path):
     assert made(1)[0] != made(2)[0]
 
 
+def test_other_rates_and_classes_are_drawn_as_they_are():
+    signal = np.sin(np.arange(2000) / 50)
+    found = [
+        study.Candidate(
+            f"r{k}", "sinus", "flutter", {"l2": f"c{k}"}, signal, {"l2": signal / 9}, 500
+        )
+        for k in range(3)
+    ]
+    shown, behind = study.trials(found, 0, 2.0)
+    for trial in shown:
+        assert all(len(signal_of(strip)) == 1000 for strip in trial["strips"])
+        assert (behind[trial["id"]]["start_s"] * 500) == round(behind[trial["id"]]["start_s"] * 500)
+    keys = [(f"r{k}", source, "x") for k, source in enumerate(("b", "N", "a", "N", "b"))]
+    order = study._draw(keys, 5, np.random.default_rng(0))
+    assert [key[1] for key in order] == ["N", "a", "b", "N", "b"]
+
+
+def signal_of(strip):
+    return signal(strip["data"])
+
+
 def test_one_metric_has_one_part(runs, tmp_path):
     page, _ = study.write_study({"l2": runs["l2"]}, tmp_path, records=4, seconds=2.0)
     content, _ = payload(page)
