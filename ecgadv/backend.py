@@ -39,10 +39,32 @@ def configure(name: str = "tensorflow") -> None:
         extra = "ecgadv" if name == "tensorflow" else f'"ecgadv[{name}]"'
         raise BackendError(f"backend={name}: package {name} is not installed (pip install {extra})")
     os.environ["KERAS_BACKEND"] = name
+    _limit_threads(threads())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if name == "tensorflow":
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         _start_tensorflow()
+
+
+def threads() -> int | None:
+    """Threads that this process may compute with; ``None`` for all cores that it sees.
+
+    ``ECGADV_THREADS`` says it, or else what SLURM gave the job, or ``OMP_NUM_THREADS``, which
+    joblib and Ray set in their workers.
+    """
+    for name in ("ECGADV_THREADS", "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "").partition(",")[0].strip()
+        if text.isdigit() and int(text) >= 1:
+            return int(text)
+    return None
+
+
+def _limit_threads(count: int | None) -> None:
+    """Tell every library that counts cores for itself; must come before they are imported."""
+    if count is None:
+        return
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC"):
+        os.environ.setdefault(name, str(count))
 
 
 def _start_tensorflow() -> None:
@@ -50,6 +72,12 @@ def _start_tensorflow() -> None:
     with _native_silence():
         import tensorflow as tf
 
+        count = threads()
+        if count is not None:
+            # Refused once TensorFlow has computed; then the first choice stays.
+            with contextlib.suppress(RuntimeError):
+                tf.config.threading.set_intra_op_parallelism_threads(count)
+                tf.config.threading.set_inter_op_parallelism_threads(count)
         tf.linalg.matmul(tf.ones((1, 1)), tf.ones((1, 1)))
     # A batch that shrinks as its cases finish is traced again for each size, on purpose.
     logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in str(record.msg))

@@ -14,19 +14,21 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ecgadv import config
-from ecgadv.errors import ConfigError, EcgadvError
+from ecgadv.errors import BusyError, ConfigError, EcgadvError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -70,23 +72,134 @@ def _main(arguments: list[str]) -> int:
     if composed.shown_only:
         _hydra(_flags(args), composed.overrides)
         return 0
-    # The same error that Hydra would print as a traceback, before it gets there.
-    composed.folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        # The same error that Hydra would print as a traceback, before it gets there.
+        composed.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            composed.folder.mkdir(exist_ok=bool(composed.config["resume"]))
+            break
+        except FileExistsError:
+            taken = composed.folder
+            composed = config.compose_checked(arguments)
+            overrides = [*composed.overrides, *composed.extra]
+            if composed.folder == taken:
+                break  # a folder of the user's own choice
+            # Another command took this new folder in between: the next number then.
     _codes.clear()
     if not composed.is_multirun:
         _hydra(_flags(args), overrides)
         return _codes[-1] if _codes else 1
+    return _sweep(composed, _flags(args), overrides)
+
+
+def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[str]) -> int:
+    """Run all jobs, then list them; the sweep's folder is for one command at a time."""
+    from ecgadv.store import FolderLock
+
     failure: BaseException | None = None
+    with FolderLock(composed.folder, "this sweep"), _stopping_workers(composed.folder):
+        share = _threads_a_job(composed.launcher, len(composed.jobs))
+        is_ours = share is not None and "ECGADV_THREADS" not in os.environ
+        if is_ours:
+            os.environ["ECGADV_THREADS"] = str(share)
+        try:
+            _hydra(flags, overrides)
+        except (KeyboardInterrupt, SystemExit):
+            _summary(composed.folder, len(composed.jobs))
+            raise
+        except Exception as error:
+            failure = error
+        finally:
+            if is_ours:
+                os.environ.pop("ECGADV_THREADS", None)
+        code = 0 if failure is None else _say(failure, composed.folder)
+        code = _summary(composed.folder, len(composed.jobs)) or code
+        _study(composed.folder)
+        return code
+
+
+def cores() -> int:
+    """Cores that this process may use: those of its affinity, within its control group's quota."""
+    count = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, max(1, round(int(quota) / int(period))))
+    return count
+
+
+def _threads_a_job(launcher: Mapping[str, Any], n_jobs: int) -> int | None:
+    """Threads of each of joblib's workers, so that together they use every core once.
+
+    ``None`` where the launcher is another one: SLURM and Ray tell each job its own.
+    """
+    if not str(launcher.get("_target_", "")).endswith(".JoblibLauncher"):
+        return None
+    there = cores()
+    wanted = int(launcher.get("n_jobs") or 1)
+    workers = wanted if wanted > 0 else max(1, there + 1 + wanted)
+    # None are counted where another sweeper than Hydra's own finds the jobs as it goes.
+    return max(1, there // min(workers, n_jobs or workers))
+
+
+_WORKER = "joblib.externals.loky"
+_GRACE_SECONDS = 20.0
+
+
+@contextlib.contextmanager
+def _stopping_workers(sweep: Path) -> Iterator[None]:
+    """Let joblib's workers end their jobs as killed before a stopped sweep goes down with them.
+
+    joblib kills its workers outright when its own process is interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        import psutil
+
+        workers = [
+            p
+            for p in psutil.Process().children()
+            if _WORKER in " ".join(_command(p)) and "resource_tracker" not in " ".join(_command(p))
+        ]
+        for worker in workers:
+            with contextlib.suppress(psutil.Error):
+                worker.terminate()
+        end = time.monotonic() + _GRACE_SECONDS
+        while workers and time.monotonic() < end and _any_running(sweep):
+            time.sleep(0.1)
+        if workers:
+            _codes.append(INTERRUPTED if number == signal.SIGINT else TERMINATED)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        elif number == signal.SIGTERM:
+            raise SystemExit(TERMINATED)
+
+    for number in before:
+        signal.signal(number, stop)
     try:
-        _hydra(_flags(args), overrides)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except Exception as error:
-        failure = error
-    code = 0 if failure is None else _say(failure, composed.folder)
-    code = _summary(composed.folder, len(composed.jobs)) or code
-    _study(composed.folder)
-    return code
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _command(process: Any) -> list[str]:
+    import psutil
+
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _any_running(sweep: Path) -> bool:
+    return any(read_status(p.parent)["status"] == "running" for p in sweep.glob("*/status.json"))
 
 
 def _flags(args: argparse.Namespace) -> list[str]:
@@ -159,12 +272,16 @@ def run_task(cfg: dict[str, Any], folder: Path, label: str = "") -> int:
     """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    before, ours = read_status(folder), ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "error.log").unlink(missing_ok=True)
-        _write_status(folder, "running", "")
+        ours = _write_status(folder, "running", "")
         with _termination_raises():
             code = _run(cfg, folder)
+    except BusyError as error:
+        with contextlib.suppress(OSError):
+            _restore_status(folder, before, ours)
+        return _say(error, folder, label)
     except KeyboardInterrupt:
         return _killed(folder, INTERRUPTED, "interrupted (Ctrl-C)")
     except BrokenPipeError:
@@ -173,6 +290,10 @@ def run_task(cfg: dict[str, Any], folder: Path, label: str = "") -> int:
     except SystemExit as stop:
         if stop.code == TERMINATED:
             return _killed(folder, TERMINATED, "terminated (SIGTERM)")
+        if os.environ.get("SUBMITIT_EXECUTOR"):
+            # A job whose time on the cluster is over: submitit has queued it again by now.
+            _killed(folder, TERMINATED, "stopped by the cluster, to be queued again")
+            raise
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
         code = _say(error, folder, label)
@@ -180,8 +301,25 @@ def run_task(cfg: dict[str, Any], folder: Path, label: str = "") -> int:
             _write_status(folder, "failed", _message(error, folder))
         return code
     with contextlib.suppress(OSError):
+        if code == 0:
+            (folder / "error.log").unlink(missing_ok=True)
         _write_status(folder, *(("failed", f"exit status {code}") if code else ("finished", "")))
+    whole = _whole_run(cfg)
+    if whole is not None and code in (0, 1):
+        with contextlib.suppress(OSError):
+            shutil.copytree(folder / ".hydra", whole / ".hydra", dirs_exist_ok=True)
+        return run_task({**cfg, "shard": None}, whole, label)
     return code
+
+
+def _whole_run(cfg: Mapping[str, Any]) -> Path | None:
+    """Folder of a split run of which all chunks are stored by now, for its last share to end."""
+    if cfg.get("shard") is None:
+        return None
+    from ecgadv.store import is_complete
+
+    folder = config.run_folder(cfg)
+    return folder if is_complete(folder) else None
 
 
 def _run(cfg: dict[str, Any], folder: Path) -> int:
@@ -198,7 +336,9 @@ def _run(cfg: dict[str, Any], folder: Path) -> int:
         if error.name not in ("ecgadv.tasks", name):
             raise
         raise ConfigError(f"task={task} is not available in this version yet") from None
-    return int(module.run(cfg, folder) or 0)
+    # A share of a run has its place in the run's folder, also where a sweep started it.
+    place = config.shard_folder(cfg) if cfg.get("shard") is not None else folder
+    return int(module.run(cfg, place) or 0)
 
 
 def _killed(folder: Path, code: int, message: str) -> int:
@@ -209,22 +349,36 @@ def _killed(folder: Path, code: int, message: str) -> int:
     return code
 
 
-def _write_status(folder: Path, status: str, message: str) -> None:
+def _restore_status(folder: Path, before: Mapping[str, str], ours: str) -> None:
+    """Take our status back, unless the process that does the work has said its own by now."""
+    file = folder / "status.json"
+    if file.read_text(encoding="utf-8") != ours:
+        return
+    if before["status"]:
+        _write_status(folder, before["status"], before["message"])
+    else:
+        file.unlink()
+
+
+def _write_status(folder: Path, status: str, message: str) -> str:
     """Replace ``status.json`` in one step, so that a reader never sees half of it."""
     content = {
         "status": status,
         "message": message,
-        "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+        "updated": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "pid": os.getpid(),
     }
+    text = json.dumps(content)
     handle, name = tempfile.mkstemp(prefix=".status-", dir=folder)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
+            stream.write(text)
         Path(name).chmod(0o644)
         Path(name).replace(folder / "status.json")
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    return text
 
 
 def read_status(folder: Path) -> dict[str, str]:

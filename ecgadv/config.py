@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -32,8 +33,10 @@ from ecgadv.schema import (
     leaves,
     lookup,
     normalise,
+    run_folder,
     run_name,
     safe_name,
+    shard_folder,
     show,
     signature,
     suggestion,
@@ -49,7 +52,9 @@ __all__ = [
     "conf_dir",
     "instantiate",
     "normalise",
+    "run_folder",
     "run_name",
+    "shard_folder",
     "signature",
     "validate",
 ]
@@ -85,6 +90,7 @@ class Composed:
         jobs: all configurations; one in a run, none checked where the sweeper is not Hydra's own.
         extra: Hydra overrides that put the results into ``folder``.
         shown_only: nothing runs (``--cfg``, ``--info``): values were not checked.
+        launcher: settings of what starts the jobs of a sweep.
     """
 
     config: Config
@@ -96,6 +102,7 @@ class Composed:
     jobs: tuple[Job, ...]
     extra: tuple[str, ...]
     shown_only: bool
+    launcher: Mapping[str, Any]
 
 
 def _usage_error(message: str) -> NoReturn:
@@ -324,6 +331,29 @@ def _values(override: Any) -> list[Any]:
     return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
 
 
+_LAUNCHERS = {
+    "joblib": ("joblib", "hydra_joblib_launcher"),
+    "slurm": ("slurm", "hydra_submitit_launcher"),
+    "submitit_local": ("slurm", "hydra_submitit_launcher"),
+    "submitit_slurm": ("slurm", "hydra_submitit_launcher"),
+    "ray": ("ray", "hydra_ray_launcher"),
+}
+"""Option of ``hydra/launcher`` -> extra that brings its plugin, and the plugin."""
+
+
+def _check_launcher(name: str) -> None:
+    """Raise where the plugin of a launcher is not installed."""
+    if name not in _LAUNCHERS:
+        return
+    extra, plugin = _LAUNCHERS[name]
+    found = None
+    # The parent package is made of plugins: without any there is none.
+    with contextlib.suppress(ModuleNotFoundError):
+        found = importlib.util.find_spec(f"hydra_plugins.{plugin}")
+    if found is None:
+        raise ConfigError(f'hydra/launcher={name}: needs pip install "ecgadv[{extra}]"')
+
+
 def _check_override(composer: _Composer, override: Any, groups: set[str]) -> bool:
     """Check the form of one override; returns whether it chooses an option of a group."""
     key, line = override.key_or_group, override.input_line
@@ -331,10 +361,9 @@ def _check_override(composer: _Composer, override: Any, groups: set[str]) -> boo
     if key.startswith("hydra/"):
         options = composer.options(key)
         for value in values:
+            if key == "hydra/launcher":
+                _check_launcher(str(value))
             if value is not None and options and str(value) not in options:
-                if key == "hydra/launcher" and value in ("joblib", "submitit_slurm", "ray"):
-                    extra = str(value).rpartition("_")[2]
-                    raise ConfigError(f'{key}={value}: needs pip install "ecgadv[{extra}]"')
                 raise ConfigError(
                     f"{key}={show(value)}: there is no such option"
                     f"{suggestion(str(value), options)} ({', '.join(options)})"
@@ -542,7 +571,15 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
         tuple(jobs) if expandable else (),
         tuple(extra),
         shown_only,
+        _launcher(base),
     )
+
+
+def _launcher(cfg: Any) -> dict[str, Any]:
+    """The launcher's settings as they stand; what refers to a job's folder stays unresolved."""
+    from omegaconf import OmegaConf
+
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg.hydra.launcher, resolve=False))
 
 
 def _implied(own: Sequence[Any]) -> list[str]:
@@ -582,7 +619,11 @@ def _place(
 
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     paths = jobs[0].config["paths"]
-    if any(line.lstrip("+").startswith(f"{key}=") for line in hydra_lines):
+    own = any(line.lstrip("+").startswith(f"{key}=") for line in hydra_lines)
+    if not sweep and jobs[0].config.get("shard") is not None and own:
+        shard = jobs[0].config["shard"]
+        raise ConfigError(f"shard={shard} {key}=…: all shards share one folder, in paths.outputs")
+    if own:
         # A folder of the user's own, resolved once so that every part agrees on it.
         previous = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(cfg)
@@ -595,6 +636,8 @@ def _place(
     else:
         parent = Path(paths["root"]) / "multirun_outputs" if sweep else Path(paths["outputs"])
         folder = parent / f"{name}-{digest[:10]}"
+        if not sweep and jobs[0].config.get("shard") is not None:
+            folder = shard_folder(jobs[0].config)
         if not jobs[0].config["resume"]:
             folder = _fresh(folder)
     return folder, [f"{key}={_quote(str(folder))}"]

@@ -29,5 +29,9 @@ class StoreError(EcgadvError):
     """Results cannot be written to, or read from, a run's folder."""
 
 
+class BusyError(StoreError):
+    """Another process is working on the same folder."""
+
+
 class BackendError(EcgadvError):
     """The requested Keras backend is not installed, or another one is already running."""

@@ -24,8 +24,8 @@ Config = dict[str, Any]
 CLASS_NAMES = ("A", "N", "O", "noise")
 TASKS = ("attack", "train", "evaluate", "report", "track", "benchmark")
 
-NOT_IN_SIGNATURE = ("paths", "tracking", "resume", "sweep", "report", "track")
-"""Top-level keys that say where results go, not what they are."""
+NOT_IN_SIGNATURE = ("paths", "tracking", "resume", "sweep", "shard", "report", "track")
+"""Top-level keys that say where results go and who makes them, not what they are."""
 
 OPEN_MAPPINGS = ("selection.per_class", "data.label_map")
 """Keys whose value is a mapping with names of the user's."""
@@ -45,6 +45,14 @@ class Rule:
 
     wanted: str
     accepts: Callable[[Any], bool]
+
+
+def parse_shard(text: str) -> tuple[int, int] | None:
+    """(1, 4) of ``1/4``; ``None`` where it is no share."""
+    match = re.fullmatch(r"([1-9]\d{0,4})/([1-9]\d{0,4})", text)
+    if match is None or int(match[1]) > int(match[2]):
+        return None
+    return int(match[1]), int(match[2])
 
 
 def _is_int(value: Any) -> bool:
@@ -119,6 +127,9 @@ _FREQUENCIES = Rule(
     "a list of frequencies in Hz such as [50,60]",
     lambda v: isinstance(v, list) and all(map(_is_number, v)),
 )
+_SHARD = Rule(
+    "I/N, share I of N, such as 1/4", lambda v: isinstance(v, str) and parse_shard(v) is not None
+)
 _MAPPING = Rule("a mapping such as {AFIB: A, SR: N}", lambda v: isinstance(v, Mapping))
 
 RULES: dict[str, Rule] = {
@@ -134,6 +145,7 @@ RULES: dict[str, Rule] = {
     "universal": Rule("true, false or all", lambda v: isinstance(v, bool) or v == "all"),
     "resume": _BOOLEAN,
     "sweep": _OPTIONAL_PATH,
+    "shard": _either(None, _SHARD),
     "paths.root": _PATH,
     "paths.data": _OPTIONAL_PATH,
     "paths.outputs": _PATH,
@@ -536,6 +548,14 @@ def _check_task(cfg: Mapping[str, Any]) -> None:
             raise ConfigError(f"{path}={folder}: there is no such folder")
     if task == "report" and bool(lookup(cfg, "report.run")) == bool(cfg.get("sweep")):
         raise ConfigError("task=report needs one of report.run=FOLDER (a run) and sweep=FOLDER")
+    if cfg.get("shard") is not None:
+        if task != "attack":
+            raise ConfigError(f"shard={cfg['shard']} task={task}: only task=attack can be split")
+        if cfg.get("resume") is False:
+            raise ConfigError(
+                f"shard={cfg['shard']} resume=false: all shards share one folder, resume must be "
+                "true; paths.outputs names another place"
+            )
     study = lookup(cfg, "evaluate.study")
     for path in ("evaluate.study", "evaluate.study_key"):
         place = lookup(cfg, path)
@@ -713,6 +733,16 @@ def safe_name(name: str) -> str:
 def run_name(cfg: Mapping[str, Any]) -> str:
     """A readable name such as ``attack-synthetic-compact-l2-minnorm``; not unique by itself."""
     return safe_name("-".join(_name_parts(cfg).values()))
+
+
+def run_folder(cfg: Mapping[str, Any]) -> Path:
+    """Folder of a single run of a normalised configuration."""
+    return Path(cfg["paths"]["outputs"]) / f"{run_name(cfg)}-{signature(cfg)[:10]}"
+
+
+def shard_folder(cfg: Mapping[str, Any]) -> Path:
+    """Folder of the share of a run that ``shard`` names, inside the run's own."""
+    return run_folder(cfg) / "shards" / str(cfg["shard"]).replace("/", "-of-")
 
 
 def sweep_name(configs: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> str:

@@ -57,6 +57,11 @@ def world(tmp_path_factory):
     return overrides, whole
 
 
+def folder_of(root):
+    (folder,) = (root / "outputs").iterdir()
+    return folder
+
+
 def kill_at(name, moment, *overrides):
     result = subprocess.run(
         [sys.executable, "-c", KILLER, name, moment, *overrides], capture_output=True, text=True,
@@ -147,7 +152,9 @@ def test_a_run_that_another_process_works_on_is_refused(world, tmp_path):
     assert second.returncode == 2
     (line,) = second.stderr.strip().splitlines()
     assert line.startswith("error: ")
-    assert f"another process (pid {process.pid}) is working on this run" in line
+    assert f"another process (pid {process.pid} on " in line
+    assert line.endswith("is working on this run")
+    assert status_of(folder_of(tmp_path))["status"] == "running"
 
 
 def test_a_finished_run_started_again_computes_nothing(world):

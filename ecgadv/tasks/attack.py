@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
 from collections.abc import Mapping
@@ -48,9 +49,9 @@ from ecgadv.tasks.type2 import Injected
 from ecgadv.threat.limits import mask_array
 from ecgadv.threat.metrics import Quadratic
 from ecgadv.threat.objectives import Objective
-from ecgadv.tracking import open_tracker, resolve_uri, ui_command
+from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri, ui_command
 from ecgadv.victims.declared import declared
-from ecgadv.victims.loading import Victim
+from ecgadv.victims.loading import WEIGHTS, Victim
 from ecgadv.victims.pipeline import unflatten
 
 ATTACK_VERSION = "1"
@@ -85,11 +86,12 @@ class Setup:
 
 
 def run(cfg: Mapping[str, Any], folder: Path) -> int:
-    """Run or resume an attack.
+    """Run or resume an attack, or one share of it.
 
     Args:
-        cfg: composed and validated configuration.
-        folder: the run's folder.
+        cfg: composed and validated configuration. With ``shard`` I/N, every N-th chunk from the
+            I-th is attacked, and nothing is summarised or tracked.
+        folder: the run's folder, or that of the share.
 
     Returns:
         0 where every case ran to its end, 1 where some case failed with an error.
@@ -97,20 +99,27 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     metric: Quadratic = instantiate(cfg["metric"])
     attack: Attack = instantiate(cfg["attack"])
     selection = Selection.from_config(cfg["selection"], declared(cfg["victim"]).classes)
+    share = tuple(int(v) for v in str(cfg["shard"]).split("/")) if cfg.get("shard") else (1, 1)
+    is_split = bool(cfg.get("shard"))
     with RunStore(folder) as store:
-        tracker = open_tracker(
-            cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]),
-            signature=signature(cfg),
-        )  # fmt: skip
+        tracker = NullTracker()
+        if not is_split:
+            tracker = open_tracker(
+                cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]),
+                signature=signature(cfg),
+            )  # fmt: skip
+        records = open_records(cfg)
+        dataset = {
+            "name": records.name, "digest": records.digest, "records": len(records),
+            "root": cfg["data"].get("root"),
+        }  # fmt: skip
+        if not is_split and _is_done(cfg, store, records):
+            return _show_done(cfg, store, tracker, dataset)
         with tracker:
-            records = open_records(cfg)
             victim = open_victim(cfg, records)
             check_band(attack, victim)
             store.write_json("config.json", dict(cfg))
-            tracker.start(
-                {"name": records.name, "digest": records.digest, "records": len(records),
-                 "root": cfg["data"].get("root")}
-            )  # fmt: skip
+            tracker.start(dataset)
             predictions, frequencies = predict_all(cfg, victim, records, folder)
             show_frequencies(frequencies, records.name, victim.name)
             unread = unusable_records(records, predictions)
@@ -139,7 +148,10 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             known = {s.case_id: s for s in specs}
             chunks = [[known[name] for name in chunk] for chunk in plan["chunks"]]
             splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
-            _attack_all(cfg, store, setup, chunks, splits, tracker, str(plan["precision"]))
+            mine = range(share[0] - 1, len(chunks), share[1])
+            _attack_all(cfg, store, setup, chunks, mine, splits, tracker, str(plan["precision"]))
+            if is_split:
+                return _end_share(cfg, store, chunks, mine)
             gone = [skipped_row(i, "", reason) for i, reason in records.skipped.items()]
             gone += [skipped_row(i, label, reason) for i, label, reason in unread]
             if gone and len(chunks) not in store.parts:
@@ -154,12 +166,7 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
                 }
             store.write_json("summary.json", result)
             write_report(folder)
-            show_results(folder)
-            for line in type2.lines(result.get("evaluation", {})):
-                print(line)
-            if cfg["tracking"]["name"] != "none":
-                uri = resolve_uri(cfg["tracking"].get("uri"), Path(cfg["paths"]["root"]))
-                print(f"compare runs: {ui_command(uri)}")
+            _show(cfg, folder, result)
     return 1 if result["n_failed"] else 0
 
 
@@ -189,6 +196,73 @@ def _editable(
     return mask, correct
 
 
+def _end_share(
+    cfg: Mapping[str, Any], store: RunStore, chunks: list[list[CaseSpec]], mine: range
+) -> int:
+    """Say what this share did; the run's own folder is written when all shares are there."""
+    store.export(final=True)
+    rows = store.rows()
+    say(
+        f"shard {cfg['shard']}: {len(rows)} cases in {len(mine)} of {len(chunks)} batches are done"
+        + ("" if len(mine) else "; a smaller batch_size cuts the run finer")
+    )
+    print(f"shard: {store.folder}")
+    return int(any(row["status"] == "failed" for row in rows))
+
+
+def _show(cfg: Mapping[str, Any], folder: Path, result: Mapping[str, Any]) -> None:
+    show_results(folder)
+    for line in type2.lines(result.get("evaluation", {})):
+        print(line)
+    if cfg["tracking"]["name"] != "none":
+        uri = resolve_uri(cfg["tracking"].get("uri"), Path(cfg["paths"]["root"]))
+        print(f"compare runs: {ui_command(uri)}")
+
+
+def _is_done(cfg: Mapping[str, Any], store: RunStore, records: RecordSet) -> bool:
+    """Whether this very run is finished, told without loading the victim."""
+    plan, result = store.read_json("plan.json"), store.read_json("summary.json")
+    files = ("cases.csv", "perturbations.npz", "predictions.csv", "config.json", "report.html")
+    wanted = {
+        "signature": signature(cfg),
+        "attack_version": ATTACK_VERSION,
+        "data": records.digest,
+        "victim": result.get("victim", {}).get("sha256"),
+    }
+    digest = _victim_file(cfg)
+    return (
+        plan.get("identity") == wanted
+        and digest is not None
+        and plan.get("victim_file") == digest
+        and result.get("n_failed") == 0
+        and all((store.folder / name).is_file() for name in files)
+        and set(store.parts) >= set(range(len(plan["chunks"])))
+    )
+
+
+def _victim_file(cfg: Mapping[str, Any]) -> str | None:
+    """Digest of the victim's file, ``None`` where it comes from elsewhere (a user's own code)."""
+    node = cfg["victim"]
+    if not str(node.get("_target_", "")).startswith("ecgadv.") or node.get("name") == "torch":
+        return None
+    path = Path(node["path"]) if node.get("path") else WEIGHTS / f"{node.get('name')}.npz"
+    if not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _show_done(
+    cfg: Mapping[str, Any], store: RunStore, tracker: NullTracker, dataset: Mapping[str, Any]
+) -> int:
+    """Print the tables of a finished run; upload it where the tracking store lacks it."""
+    say("nothing to do: every case is stored (resume=false starts afresh)")
+    if not is_uploaded(cfg["tracking"], store.folder, Path(cfg["paths"]["root"])):
+        with tracker:
+            tracker.start(dataset)
+    _show(cfg, store.folder, store.read_json("summary.json"))
+    return 0
+
+
 def _plan(
     cfg: Mapping[str, Any], store: RunStore, setup: Setup, specs: list[CaseSpec]
 ) -> dict[str, Any]:
@@ -200,7 +274,7 @@ def _plan(
     )
     if cfg["precision"] == "auto" and not store.parts:
         say(f"precision: {precision} ({why})")
-    return store.plan(
+    plan = store.plan(
         {
             "identity": {
                 "signature": signature(cfg),
@@ -208,11 +282,18 @@ def _plan(
                 "data": setup.records.digest,
                 "victim": setup.victim.sha256,
             },
+            "victim_file": _victim_file(cfg),
             "precision": precision,
             "size": size,
             "chunks": [names[i : i + size] for i in range(0, len(names), size)],
         }
     )
+    for file in store.set_aside:
+        say(f"note: {file} was damaged: set aside, its cases are attacked again")
+    again = store.forget_failed()
+    if again:
+        say(f"note: {again} cases had failed with an error: attacked again")
+    return plan
 
 
 def _attack_all(
@@ -220,25 +301,29 @@ def _attack_all(
     store: RunStore,
     setup: Setup,
     chunks: list[list[CaseSpec]],
+    mine: range,
     splits: Mapping[str, str],
-    tracker: Any,
+    tracker: NullTracker,
     precision: str,
 ) -> None:
-    """Attack every chunk that is not stored yet."""
-    total = sum(len(chunk) for chunk in chunks)
+    """Attack every chunk of ``mine`` that is not stored yet."""
+    total = sum(len(chunks[number]) for number in mine)
     width = max(len(chunk) for chunk in chunks)
     done = [row for row in store.rows() if row["status"] != "skipped"]
     cases, won = len(done), sum(bool(row["success"]) for row in done)
     if cases:
         say(f"resuming: {cases} of {total} cases are stored")
+    if all(number in store.parts for number in mine):
+        return
     exact = setup.objective(setup.victim, width)
     coarse = setup.objective(setup.victim.with_precision(precision), width)
     problem = Problem(coarse, setup.metric, cfg["seed"], exact if precision != "float32" else None)
     engine = Engine(setup.attack, problem)
     with Progress(f"{setup.attack.name} {setup.metric.name}", total) as progress:
-        for number, chunk in enumerate(chunks):
+        for number in mine:
             if number in store.parts:
                 continue
+            chunk = chunks[number]
 
             def tick(finished: int, step: int, base: int = cases, hits: int = won) -> None:
                 rate = f"success {hits}/{base}" if base else "first batch"

@@ -343,9 +343,11 @@ def artifacts(folder: Path) -> list[tuple[Path, str]]:
 def fingerprint(folder: Path) -> str:
     """Changes whenever a file that would be logged does (by size and modification time)."""
     rows = []
-    for path, _ in artifacts(folder):
+    for path, kept in artifacts(folder):
         stat = path.stat()
-        rows.append(f"{path.relative_to(folder)}:{stat.st_size}:{stat.st_mtime_ns}")
+        # Hydra writes its own files anew whenever a run is started.
+        when = 0 if kept == "hydra" else stat.st_mtime_ns
+        rows.append(f"{path.relative_to(folder)}:{stat.st_size}:{when}")
     return json.dumps(rows)
 
 
@@ -356,13 +358,13 @@ def run_folders(folder: Path) -> list[Path]:
         if not _MARKS.isdisjoint(files):
             found.append(Path(here))
             below.clear()
-        # MLflow's copies of the same files are no runs.
+        # MLflow's copies of the same files, and shares of a run, are no runs.
         below[:] = [name for name in below if name not in _NOT_RUNS and not name.startswith(".")]
     return sorted(found, key=natural_key)
 
 
 _MARKS = {"status.json", "cases.csv", "summary.json"}
-_NOT_RUNS = {"mlartifacts", "mlruns", "node_modules"}
+_NOT_RUNS = {"mlartifacts", "mlruns", "node_modules", "shards"}
 
 
 def natural_key(path: Path) -> list[tuple[int, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgadv.errors import ConfigError
+from ecgadv.store import FolderLock
 from ecgadv.tracking import content, memory
 from ecgadv.tracking.sweep import finish_parent, start_parent
 from ecgadv.tracking.tracker import Tracker
@@ -80,6 +81,14 @@ def upload(
     return done
 
 
+def is_uploaded(settings: Mapping[str, Any], folder: Path, root: Path) -> bool:
+    """Whether the store has the run's results as they lie in its folder, or there is no store."""
+    if settings.get("name", "mlflow") != "mlflow":
+        return True
+    known = memory.recall(folder / memory.RUN_FILE, resolve_uri(settings.get("uri"), root))
+    return known.get("uploaded") == content.fingerprint(folder)
+
+
 def _upload_run(run: Path, uri: str, settings: Mapping[str, Any], root: Path) -> bool:
     summary = content.read_json(run / "summary.json")
     tracker = Tracker(
@@ -99,8 +108,13 @@ def _upload_run(run: Path, uri: str, settings: Mapping[str, Any], root: Path) ->
 
 
 def _is_fresh(run: Path) -> bool:
+    """Whether a process works on a run: its lock tells, or else how new its files are."""
+    lock = FolderLock(run)
+    if (run / lock.name).is_file():
+        return lock.is_taken()
     newest = max((p.stat().st_mtime for p in run.iterdir() if p.is_file()), default=0.0)
-    return time.time() - newest < _STILL_RUNNING_SECONDS
+    # A clock that was set back makes files of the future.
+    return abs(time.time() - newest) < _STILL_RUNNING_SECONDS
 
 
 def _sweep_of(run: Path) -> Path | None:
