@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,9 @@ INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
 
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "MLFLOW_DISABLE_TELEMETRY": "true"}
 _NEEDS_BACKEND = ("attack", "train", "evaluate", "benchmark")
+
+# Our options of hydra/launcher bear the names of the plugins' own, whose types they keep to.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against")
 
 _codes: list[int] = []
 """Exit status of every job that ran in this process."""

@@ -110,4 +110,15 @@ def reference(root: Path) -> str:
             lines += [f"### `{group}={file.stem}`", "", head, ""]
             shown = [k for k in keys if not (is_global and k.path == group)]
             lines += _table(shown, "" if is_global else f"{group}.")
+    lines += [
+        "## Launchers of a sweep",
+        "",
+        "`-m hydra/launcher=NAME` says what starts the jobs; the default is one after the other.",
+        "Each needs its extra: `joblib`, `slurm`, `ray`. More in [sweeps.md](sweeps.md).",
+        "",
+    ]
+    for file in sorted((root / "hydra" / "launcher").glob("*.yaml")):
+        head, keys = read_comments(file)
+        lines += [f"### `hydra/launcher={file.stem}`", "", head, ""]
+        lines += _table(keys, "hydra.launcher.")
     return "\n".join(lines).rstrip() + "\n"
