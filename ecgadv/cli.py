@@ -292,12 +292,13 @@ def run_task(cfg: dict[str, Any], folder: Path, label: str = "") -> int:
         _closed_pipe()
         return _killed(folder, BROKEN_PIPE, "nobody reads the output any more")
     except SystemExit as stop:
+        if os.environ.get("SUBMITIT_EXECUTOR"):
+            # Preempted, or its time is over: without a result the job counts as not done, so the
+            # sweep waits for it to be queued and run again.
+            _killed(folder, TERMINATED, "stopped by the cluster")
+            raise
         if stop.code == TERMINATED:
             return _killed(folder, TERMINATED, "terminated (SIGTERM)")
-        if os.environ.get("SUBMITIT_EXECUTOR"):
-            # A job whose time on the cluster is over: submitit has queued it again by now.
-            _killed(folder, TERMINATED, "stopped by the cluster, to be queued again")
-            raise
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
         code = _say(error, folder, label)
