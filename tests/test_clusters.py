@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 from helpers import (
@@ -219,4 +218,6 @@ def test_ray_spreads_a_sweep_over_two_nodes(ray, tmp_path):
     assert [status_of(f)["status"] for f in folders] == ["finished"] * 2
     assert len({status_of(f)["pid"] for f in folders}) == 2
     assert "1_metric-diff  finished" in done.stdout
-    time.sleep(0)
+    began = [(f / ".hydra" / "config.yaml").stat().st_mtime for f in folders]
+    ended = [(f / "status.json").stat().st_mtime for f in folders]
+    assert max(began) < min(ended), "the jobs did not run at once"
