@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 REPO = Path(__file__).resolve().parents[1]
+
+needs_patience = pytest.mark.skipif(
+    not os.environ.get("ECGADV_LONG"), reason="takes minutes; set ECGADV_LONG=1"
+)
+"""Marks tests that are run before a release rather than at every change."""
 
 
 def linear_victim(w: np.ndarray, gain: float = 1.0, others: float = -30.0) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from helpers import (
     command,
     environment,
+    needs_patience,
     small_world,
     started,
     status_of,
@@ -109,6 +110,7 @@ def mlflow_runs(root):
     return api.search_runs([api.get_experiment_by_name("ecgadv").experiment_id])
 
 
+@pytest.mark.slow
 def test_joblib_runs_jobs_side_by_side_under_one_parent(world, tmp_path):
     """Two workers on a database that is not there yet."""
     sweep = [*world, f"paths.root={tmp_path}", "attack.steps=4"]
@@ -132,6 +134,7 @@ def test_joblib_runs_jobs_side_by_side_under_one_parent(world, tmp_path):
     assert parent.data.metrics["n_jobs_finished"] == 2
 
 
+@needs_patience
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_joblib_sweep_ends_its_jobs_as_killed(world, tmp_path, number):
