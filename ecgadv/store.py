@@ -554,6 +554,14 @@ class Run:
 
     @cached_property
     def _inputs(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.inputs_of(self.case_ids.tolist())
+
+    def inputs_of(self, case_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Standardised records (K, n) float32 of some cases, and (K,) their own samples.
+
+        Raises:
+            StoreError: the run does not say where its recordings are, or they have changed.
+        """
         from ecgadv.config import instantiate
 
         if "data" not in self.config:
@@ -568,7 +576,7 @@ class Run:
                 f"{self.folder}: the recordings of data={records.name} have changed since this run"
             )
         known = dict(zip(self.cases["case_id"], self.cases["record"], strict=True))
-        rows = [records.index(known[str(case)]) for case in self.case_ids]
+        rows = [records.index(known[str(case)]) for case in case_ids]
         n = self.delta.shape[1] if self.delta.ndim > 1 and self.delta.shape[1] else N_SAMPLES
         batch = records.batch(rows, n, said.get("standardise", "lead"))
         return batch.x, batch.lengths
@@ -584,8 +592,34 @@ class Run:
         return self._inputs[1]
 
 
-def load_run(folder: str | Path) -> Run:
+def _mapped(file: Path, name: str) -> np.ndarray:
+    """An array of an ``.npz`` that is read where it is looked at (not checked), if plain."""
+    with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
+        info = archive.getinfo(f"{name}.npy")
+        version = np.lib.format.read_magic(member)
+        if info.compress_type != zipfile.ZIP_STORED or version != (1, 0):
+            with np.load(file, allow_pickle=False) as stored:
+                return np.asarray(stored[name])
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        inside = member.tell()
+    with open(file, "rb") as stream:
+        stream.seek(info.header_offset + 26)
+        sizes = stream.read(4)
+    start = (
+        info.header_offset + 30 + sum(int.from_bytes(sizes[k : k + 2], "little") for k in (0, 2))
+    )
+    if 0 in shape:
+        return np.zeros(shape, dtype)
+    return np.memmap(file, dtype, "c", start + inside, shape)
+
+
+def load_run(folder: str | Path, mapped: bool = False) -> Run:
     """Read a run's folder.
+
+    Args:
+        folder: where it lies.
+        mapped: read perturbations only where they are looked at, without checking them for damage;
+            for a few of thousands.
 
     Raises:
         StoreError: it is no run, or one of its files is damaged.
@@ -595,7 +629,10 @@ def load_run(folder: str | Path) -> Run:
         raise StoreError(f"{place}: no cases.csv, so this is not the folder of a run")
     try:
         with np.load(place / "perturbations.npz", allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in ("case_id", "delta", "scale_mv")}
+            kept = [key for key in PART_KEYS if not (mapped and key == "delta")]
+            arrays = {key: stored[key] for key in kept}
+        if mapped:
+            arrays["delta"] = _mapped(place / "perturbations.npz", "delta")
     except FileNotFoundError:
         raise StoreError(
             f"{place}: perturbations.npz is missing; start the run again to resume it"

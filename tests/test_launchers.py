@@ -1,6 +1,8 @@
 """Sweeps whose jobs run side by side: joblib for real; how the cores are shared out."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import time
 
 import pytest
 from helpers import (
+    REPO,
     command,
     environment,
     needs_patience,
@@ -87,6 +90,26 @@ def test_a_launcher_that_is_not_installed_is_one_line(tmp_path, monkeypatch, nam
     extra = name.rpartition("_")[2]
     with pytest.raises(ConfigError, match=rf'launcher={name}: needs pip install "ecgadv\[{extra}'):
         config.compose_checked(["-m", f"hydra/launcher={name}", "metric=l2,diff"])
+
+
+SHOWN = re.findall(
+    r"^\$ python run\.py (.+)$", (REPO / "docs" / "sweeps.md").read_text(encoding="utf-8"), re.M
+)
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_every_command_with_a_launcher_is_accepted(tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "_check_launcher", lambda name: None)
+    composed = config.compose_checked(shlex.split(line))
+    assert len(composed.jobs) > 1
+    assert "hydra_plugins." in composed.launcher["_target_"]
+
+
+def test_commands_with_launchers_were_found():
+    assert {"joblib", "slurm", "ray"} == {
+        found for line in SHOWN for found in re.findall(r"hydra/launcher=(\w+)", line)
+    }
 
 
 @pytest.fixture(scope="module")

@@ -305,6 +305,20 @@ def test_a_run_is_read_back(tmp_path):
     assert run.scale_mv.tolist() == pytest.approx([0.2] * 4)
 
 
+def test_perturbations_are_read_where_they_are_looked_at(tmp_path):
+    fill(tmp_path)
+    whole, mapped = load_run(tmp_path), load_run(tmp_path, mapped=True)
+    assert isinstance(mapped.delta, np.memmap)
+    np.testing.assert_array_equal(mapped.delta, whole.delta)
+    mapped.delta[0] = 0
+    assert load_run(tmp_path).delta[0].any()
+    np.savez_compressed(
+        tmp_path / "perturbations.npz", case_id=whole.case_ids, delta=whole.delta,
+        scale_mv=whole.scale_mv,
+    )  # fmt: skip
+    np.testing.assert_array_equal(load_run(tmp_path, mapped=True).delta, whole.delta)
+
+
 def test_recordings_of_a_run_are_read_from_their_source(tmp_path, monkeypatch):
     from ecgadv.records import synthetic
 

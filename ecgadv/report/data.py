@@ -157,16 +157,14 @@ def read_perturbations(
     file = folder / "perturbations.npz"
     if not file.is_file():
         return {}
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            rows = {str(case): row for row, case in enumerate(stored["case_id"])}
-            delta, scale = stored["delta"], stored["scale_mv"]
-    except (OSError, ValueError, KeyError) as error:
-        raise StoreError(f"{file} is not readable: {error}") from None
+    from ecgadv.store import load_run
+
+    run = load_run(folder, mapped=True)
+    rows = {str(case): row for row, case in enumerate(run.case_ids)}
     found = {}
     for case in case_ids:
         if case in rows:
-            one, unit = delta[rows[case]], scale[rows[case]]
+            one, unit = np.array(run.delta[rows[case]]), run.scale_mv[rows[case]]
             if one.ndim == 2:
                 taken = drawn_lead(one) if lead is None else lead
                 one, unit = one[:, taken], unit[taken]
@@ -187,13 +185,14 @@ def read_signals(
     try:
         from ecgadv.store import load_run
 
-        run = load_run(folder)
+        run = load_run(folder, mapped=True)
         rows = {str(case): row for row, case in enumerate(run.case_ids)}
-        x, lengths = np.asarray(run.x), np.asarray(run.lengths)
+        wanted = [case for case in case_ids if case in rows]
         found = {}
-        for case in case_ids:
-            if case in rows:
-                one = x[rows[case]][: int(lengths[rows[case]])]
+        if wanted:
+            x, lengths = run.inputs_of(wanted)
+            for case, whole, length in zip(wanted, x, lengths, strict=True):
+                one = whole[: int(length)]
                 if one.ndim == 2:
                     one = one[:, drawn_lead(run.delta[rows[case]]) if lead is None else lead]
                 found[case] = one
