@@ -199,7 +199,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         FolderLock(tmp_path).acquire()
     code = (
         "import os, sys, filelock\n"
-        "filelock.SoftFileLock(sys.argv[1]).acquire()\nos.kill(os.getpid(), 9)"
+        "lock = filelock.SoftFileLock(sys.argv[1])\nlock.acquire()\nos.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / ".lock.soft")], check=False)
     assert (tmp_path / ".lock.soft").exists()
