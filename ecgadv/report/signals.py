@@ -262,6 +262,9 @@ def metric_bars(groups: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[
             bar.set_gid(f"median {metric}")
         if logarithmic and axes.lines:
             style.log_axis(axes, *_log_ends(groups, name))
+        if name.endswith("_share") or name in ("r_recall", "r_precision"):
+            # All shares from 0 to 1: panels compare, and nothing lies beyond.
+            axes.set_xlim(-0.03, 1.03)
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_yticks(range(len(groups)), list(groups) if not k % wide else [""] * len(groups))
         axes.set_title(words, loc="left", fontsize=8, pad=3)

@@ -138,6 +138,9 @@ def test_metric_bars_show_cases_medians_and_names():
         np.testing.assert_array_equal(dots.get_xdata(), values)
         assert bar.get_xdata()[0] == pytest.approx(np.median(values))
         assert np.abs(np.asarray(dots.get_ydata()) - row).max() < 0.3
+    every = {name: {"r_recall": np.ones(3), "p_share": np.full(3, 0.2)} for name in groups}
+    for axes in signals.metric_bars(every, ["r_recall", "p_share"]).axes:
+        assert axes.get_xlim() == (-0.03, 1.03)
     colours = {lines_of(first, f"dots {name}")[0].get_color() for name in groups}
     assert len(colours) == 3
     assert ink(figure) > 0.01
