@@ -119,10 +119,10 @@ def mlflow(window: browser.Browser, address: str, run_id: str, images: Path) -> 
     run = api.get_run(run_id)
     experiment = run.info.experiment_id
     window.driver.set_window_size(WIDTH, 1000)
-    window.open(address)
     # The panel of MLflow's assistant would cover a quarter of the page.
-    for key, value in (("panelOpen_v1", "false"), ("fab.autoOpenedOnFirstLoad_v1", "true")):
-        window.js("localStorage['mlflow.assistant.' + arguments[0]] = arguments[1]", key, value)
+    closed = "localStorage['mlflow.assistant.panelOpen_v1'] = 'false';"
+    closed += "localStorage['mlflow.assistant.fab.autoOpenedOnFirstLoad_v1'] = 'true';"
+    window.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": closed})
     here = f"{address}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
     described = "document.body.textContent.includes('charts of the jobs')"
     window.open(here)
