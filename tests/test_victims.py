@@ -293,6 +293,25 @@ def test_a_victim_without_shipped_weights_says_how_to_get_some():
 
 
 @pytest.mark.slow
+def test_no_recording_is_on_both_sides_of_the_shipped_split(cinc2017_root, tmp_path, monkeypatch):
+    """Neither by name nor by content, and the card's split is the one that its settings give."""
+    from ecgadv.records import cinc2017
+    from ecgadv.victims.training import TrainSettings, split_indices
+
+    monkeypatch.setenv("ECGADV_CACHE", str(tmp_path))
+    records = cinc2017.load(cinc2017_root)
+    card = json.loads((loading.WEIGHTS / "compact.json").read_text())
+    train, held = split_indices(records, TrainSettings(**card["settings"]))
+    assert [records.ids[i] for i in held] == card["data"]["heldout"]
+    assert [len(train), len(held)] == [6821, 1707]
+    assert not set(train) & set(held)
+    contents = [{records[int(i)].signal.tobytes() for i in part} for part in (train, held)]
+    assert not contents[0] & contents[1]
+    # A recording that stands there twice stands on one side.
+    assert len(contents[0]) == 6819
+
+
+@pytest.mark.slow
 def test_the_shipped_victim_scores_what_its_card_says(cinc2017_root, tmp_path, monkeypatch):
     """The whole held-out part, recomputed with scores of our own."""
     from ecgadv.records import cinc2017
