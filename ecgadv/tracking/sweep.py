@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgadv.tracking import content, database, memory, views
-from ecgadv.tracking.tracker import log_batch, log_table
+from ecgadv.tracking.tracker import log_batch, log_table, next_step
 from ecgadv.tracking.uris import artifact_root, resolve_uri
 
 if TYPE_CHECKING:
@@ -107,18 +107,12 @@ def finish_parent(
     if rates:
         metrics |= {"best_success_rate": max(rates), "mean_success_rate": statistics.fmean(rates)}
     tags = {"mlflow.note.content": markdown(rows, _prepare_view(api, run_id))} if rows else {}
-    log_batch(api, run_id, metrics=metrics, tags=tags, step=_next_step(api, run_id))
+    log_batch(api, run_id, metrics=metrics, tags=tags, step=next_step(api, run_id, "n_jobs"))
     if rows:
         log_table(api, run_id, rows, "jobs.json")
     status = parent_status(rows, clean)
     api.set_terminated(run_id, status)
     return status
-
-
-def _next_step(api: MlflowClient, run_id: str) -> int:
-    """A step after all earlier ones: MLflow shows the value of the highest, whatever the clock."""
-    points = api.get_metric_history(run_id, "n_jobs")
-    return max((point.step for point in points), default=-1) + 1
 
 
 def _prepare_view(api: MlflowClient, run_id: str) -> str:
