@@ -266,7 +266,7 @@ def test_killed_at_random_moments_of_a_sweep(tmp_path):
             assert status_of(folder)["status"] == "finished"
             assert not list(folder.rglob("*.partial"))
             assert not list(folder.rglob("*.corrupt"))
-    print(f"{kills} kills in {rounds} sweeps of {seconds:.0f} s")
+        print(f"{kills} kills in {rounds} sweeps of {seconds:.0f} s", flush=True)
 
 
 def jobs(root):
