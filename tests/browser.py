@@ -130,6 +130,23 @@ class Browser:
         (found,) = self.all(selector)
         return found
 
+    def click(self, element: Any) -> None:
+        """Click as a person does: where something still moves over the element, once it is free."""
+        import time
+
+        from selenium.common.exceptions import ElementClickInterceptedException
+
+        self.js("arguments[0].scrollIntoView({block: 'center'})", element)
+        end = time.monotonic() + 20
+        while True:
+            try:
+                element.click()
+                return
+            except ElementClickInterceptedException:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
     def keys(self, *keys: str) -> None:
         """Press keys, as a reader without a mouse does; names are those of selenium's ``Keys``."""
         from selenium.webdriver.common.action_chains import ActionChains
