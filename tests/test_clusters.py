@@ -121,7 +121,7 @@ def parts(folder):
 
 def test_slurm_jobs_that_are_stopped_are_queued_again_and_go_on(slurm, tmp_path):
     """An array job; both jobs get the signal of a job whose time is over, then are preempted."""
-    world = [*small_world(tmp_path / "world"), "batch_size=2", "attack.steps=150"]
+    world = [*small_world(tmp_path / "world"), "batch_size=2", "attack.steps=300"]
     sweep = [
         "-m", *world, f"paths.root={tmp_path / 'cluster'}", "metric=l2,diff",
         "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1",
@@ -132,7 +132,7 @@ def test_slurm_jobs_that_are_stopped_are_queued_again_and_go_on(slurm, tmp_path)
         return done.stdout.split()
 
     def running():
-        return slurm_says("squeue", "-h", "-p", "main", "-t", "RUNNING", "-o", "%A")
+        return slurm_says("squeue", "-h", "-p", "main", "-t", "RUNNING", "-o", "%i")
 
     with started(*sweep, env=slurm) as process:
         wait_for(lambda: len(list(tmp_path.rglob("part-000001.npz"))) == 2, process)
