@@ -182,6 +182,7 @@ RULES: dict[str, Rule] = {
     "attack.paper_steps": _integer(1),
     "attack.schedule": _choice("budget", "paper"),
     "attack.power": _number(0, above=True),
+    "attack.start_power": _number(1),
     "attack.lowest_power": _number(0),
     "attack.highest_power": _number(0, above=True),
     "attack.constant": _number(0, above=True),

@@ -179,6 +179,13 @@ def test_power_stays_within_the_budget_and_the_window(victim, power, window):
     assert (mean > 0.5 * power).all()
 
 
+def test_the_limit_falls_from_its_start_to_the_power():
+    attack = EOT(steps=10, power=2.0, start_power=16.0)
+    limits = [float(attack.excess(np.float32(done))) for done in (0.0, 0.35, 0.7, 0.85, 1.0)]
+    np.testing.assert_allclose(limits, [16, 4, 1, 1, 1], rtol=1e-5)
+    assert float(EOT(start_power=1.0).excess(np.float32(0.1))) == 1
+
+
 def test_band_and_peak_hold(victim):
     cases = make_cases(3, views=views_of(3))
     found = run(victim, cases, EOT(steps=30, band=(20, 80), peak=0.8))
@@ -272,6 +279,7 @@ def test_it_refuses_the_objective_of_type_i(victim):
         ({"band": (1, 200)}, "attack.band"),
         ({"lowest_power": 1.5}, "attack.lowest_power=1.5"),
         ({"peak": -1.0}, "attack.peak"),
+        ({"start_power": 0.5}, "attack.start_power=0.5"),
         ({"train_records": 0}, "attack.train_records=0"),
     ],
 )

@@ -3,7 +3,9 @@
 Athalye A, Engstrom L, Ilyas A, Kwok K. Synthesizing Robust Adversarial Examples. ICML 2018; here
 the transformations are shifts. Two schedules minimise E_τ[cross-entropy] + d(p)/c:
 
-- ``budget`` holds the mean power Σp²/w at or below a stated value by projection;
+- ``budget`` holds the mean power Σp²/w at or below a stated value by projection; the limit begins
+  higher and falls to that value, since a loud signal finds its way to the target where a quiet one
+  stays beside it;
 - ``paper`` has no projection: c is adapted until the mean power lands in a band.
 """
 
@@ -22,6 +24,9 @@ from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 
 SCHEDULES = ("budget", "paper")
+
+FALLING = 0.7
+"""Share of the iterations of ``budget`` over which the limit falls."""
 
 PAPER_STRIDE = 50
 """Samples per shift of the paper's schedule: (9000 − w)/50 shifts, 180 for the whole record."""
@@ -72,10 +77,12 @@ class EOT(Attack):
         schedule: ``budget`` or ``paper``.
         steps: iterations of ``budget``.
         paper_steps: iterations of ``paper`` for each constant.
-        step_size: ``budget``: first step as a share of the power limit's radius √(power·w), along
+        step_size: ``budget``: first step as a share of the present limit's radius √(power·w), along
             the momentum of unit gradients, falling to zero along a cosine; ``paper``: Adam's
             learning rate in standard deviations of the ECG. None is 0.3 and 1.
         power: largest mean power Σp²/w of ``budget``, in variances of the ECG.
+        start_power: limit of the first iteration in multiples of ``power``, falling to 1
+            geometrically over the first :data:`FALLING` of the iterations.
         lowest_power: least mean power that ``paper`` accepts.
         highest_power: largest mean power that it accepts.
         constant: c in d(p)/c. ``budget`` leaves this term out under the metric ``l2``, whose
@@ -95,6 +102,7 @@ class EOT(Attack):
     paper_steps: int = 500
     step_size: float | None = None
     power: float = 1.0
+    start_power: float = 10.0
     lowest_power: float = 0.5
     highest_power: float = 1.5
     constant: float = 5e4
@@ -117,6 +125,8 @@ class EOT(Attack):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"attack.{name}={value}: must be above 0")
+        if not self.start_power >= 1:
+            raise ConfigError(f"attack.start_power={self.start_power}: must be at least 1")
         if not 0 <= self.lowest_power < self.highest_power:
             raise ConfigError(
                 f"attack.lowest_power={self.lowest_power}: must be at least 0 and below "
@@ -182,17 +192,30 @@ class EOT(Attack):
 
         return ops.sum(ops.square(p), axis=-1) / ops.sum(cases.free, axis=-1)
 
-    def constrain(self, p: Any, cases: Cases) -> Any:
-        """Within the window (where ``free`` is 1), the limits and (in ``budget``) the power."""
+    def constrain(self, p: Any, cases: Cases, excess: Any = 1.0) -> Any:
+        """Within the window (where ``free`` is 1), the limits and (in ``budget``) the power.
+
+        Args:
+            p: (B, n).
+            cases: the batch.
+            excess: (B, 1) or a number, what the limit of the power is multiplied by.
+        """
         from keras import ops
 
         p = self.limits.into(p * cases.free, cases.free)
         if self.schedule == "budget":
             power = self.mean_power(p, cases)[:, None]
             # A hair below the limit, so that no rounding puts the stored signal above it.
-            limit = self.power * (1.0 - 1e-6)
+            limit = self.power * (1.0 - 1e-6) * excess
             p = p * ops.minimum(1.0, ops.sqrt(limit / ops.maximum(power, 1e-12)))
         return p
+
+    def excess(self, done: Any) -> Any:
+        """Limit over ``power`` when this share of the iterations is done; any shape."""
+        from keras import ops
+
+        left = ops.maximum(0.0, 1.0 - done / FALLING)
+        return ops.exp(math.log(self.start_power) * left)
 
     def step(self, problem: Problem, cases: Cases, factor: Factor, state: EOTState) -> EOTState:
         """One iteration on a fresh set of views."""
@@ -226,15 +249,19 @@ class EOT(Attack):
         if self.schedule == "budget":
             # Unit gradients: early ones are hundreds of times larger than those near the target.
             first, second = 0.9 * state.first + _unit(gradient), state.second
-            radius = ops.sqrt(self.power * ops.sum(cases.free, axis=-1, keepdims=True))
+            excess = self.excess(time / self._length)
+            radius = ops.sqrt(self.power * excess * ops.sum(cases.free, axis=-1, keepdims=True))
             cosine = 0.5 * (1.0 + ops.cos(math.pi * (time - 1.0) / self._length))
-            moved = state.p - self._rate * cosine * radius * _unit(first)
+            moved = self.constrain(
+                state.p - self._rate * cosine * radius * _unit(first), cases, excess
+            )
         else:
             first = 0.9 * state.first + 0.1 * gradient
             second = 0.999 * state.second + 0.001 * ops.square(gradient)
             root = ops.sqrt(second / (1.0 - ops.power(0.999, time))) + 1e-12
             moved = state.p - self._rate * first / (1.0 - ops.power(0.9, time)) / root
-        p = ops.where(active[:, None], self.constrain(moved, cases), state.p)
+            moved = self.constrain(moved, cases)
+        p = ops.where(active[:, None], moved, state.p)
         ended = ops.logical_and(iteration >= self._length, active)
         state = state._replace(
             p=p,
