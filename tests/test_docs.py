@@ -229,7 +229,7 @@ def test_the_pictures_are_pictures_of_some_size():
     for file in shown:
         assert file.stat().st_size < 400_000
         image = imread(file)
-        assert min(image.shape[:2]) > 300
+        assert min(image.shape[:2]) > 400
         assert image[..., :3].std() > 0.03
 
 

@@ -117,7 +117,7 @@ def distance_against_gradients(table: Sequence[Mapping[str, Any]]) -> Figure:
 
     metrics = list(dict.fromkeys(row["metric"] for row in table))
     families = list(dict.fromkeys(family(row["method"]) for row in table))
-    figure = style.new_figure(30 + 78 * max(1, len(metrics)), 78)
+    figure = style.new_figure(30 + 78 * max(1, len(metrics)), 105)
     for k, metric in enumerate(metrics):
         axes = figure.add_subplot(1, len(metrics), k + 1)
         lost = []

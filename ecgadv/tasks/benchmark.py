@@ -337,7 +337,8 @@ def _write(
     from rich.console import Console
     from rich.table import Table
 
-    command = "python run.py " + shlex.join(sys.argv[1:])
+    # Where Hydra was told to write says nothing about the result.
+    command = "python run.py " + shlex.join(a for a in sys.argv[1:] if not a.startswith("hydra."))
     where = rows[0].machine
     versions = ", ".join(f"{k} {v}" for k, v in where["versions"].items())
     text = report.markdown(

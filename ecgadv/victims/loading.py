@@ -379,13 +379,19 @@ def save_weights(model: Any, card: dict[str, Any], name: str, folder: Path) -> N
     (folder / f"{name}.json").write_text(json.dumps(card, indent=1))
 
 
-def _load_keras_file(path: Path, reading: Reading) -> Victim:
+def _readable(path: Path) -> str:
+    """The option that names a file, for messages; raises VictimError if it may not be read."""
     where = f"victim.path={path}"
     if not path.exists():
         raise VictimError(f"{where} does not exist")
     why = files.refusal(path)
     if why:
         raise VictimError(f"{where}: {why}")
+    return where
+
+
+def _load_keras_file(path: Path, reading: Reading) -> Victim:
+    where = _readable(path)
     if path.suffix.lower() not in files.KERAS_SUFFIXES:
         raise VictimError(f"{where}: expected a .keras, .h5 or .hdf5 file")
     model = files.load_keras(path, where)
@@ -406,12 +412,7 @@ def _load_weights(name: str, path: Path, reading: Reading) -> Victim:
 
 
 def _load_torch_file(path: Path, reading: Reading) -> Victim:
-    where = f"victim.path={path}"
-    if not path.exists():
-        raise VictimError(f"{where} does not exist")
-    why = files.refusal(path)
-    if why:
-        raise VictimError(f"{where}: {why}")
+    where = _readable(path)
     _need_torch(where)
     from ecgadv.victims.torch_files import load_torch
 
