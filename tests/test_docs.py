@@ -58,6 +58,7 @@ def desk(tmp_path, monkeypatch):
         with zipfile.ZipFile(tmp_path / archive, "w") as stand_in:
             stand_in.writestr("config.json", "{}")
     shutil.copy("my_model.keras", "outputs/FOLDER/victim.keras")
+    (tmp_path / "my_signals.csv").write_text("a1,A,0.1,0.2\n")
     (tmp_path / "ResNet_30s_34lay_16conv.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n")
     (option,) = blocks(REPO / "docs" / "data.md", "yaml")
     (tmp_path / "my_conf/data/mine.yaml").write_text(option)
