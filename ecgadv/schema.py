@@ -231,6 +231,8 @@ RULES: dict[str, Rule] = {
     "train.split_seed": _integer(0, 2**32 - 1),
     "train.precision": _choice("float32", "bfloat16"),
     "train.limit": _integer(0),
+    "train.short_epochs": _integer(0),
+    "train.short_seconds": _number(1),
     "evaluate.run": _OPTIONAL_PATH,
     "evaluate.study": _OPTIONAL_PATH,
     "evaluate.study_key": _OPTIONAL_PATH,
@@ -575,6 +577,9 @@ def _check_task(cfg: Mapping[str, Any]) -> None:
     if task == "train" and cfg["train"]["fold"] >= cfg["train"]["folds"]:
         fold, folds = cfg["train"]["fold"], cfg["train"]["folds"]
         raise ConfigError(f"train.fold={fold}: must be below train.folds={folds} (counted from 0)")
+    if task == "train" and cfg["train"]["short_epochs"] >= cfg["train"]["epochs"]:
+        short, epochs = cfg["train"]["short_epochs"], cfg["train"]["epochs"]
+        raise ConfigError(f"train.short_epochs={short}: must be below train.epochs={epochs}")
     tracking = cfg.get("tracking")
     if isinstance(tracking, Mapping) and tracking.get("uri"):
         from ecgadv.tracking.uris import resolve_uri

@@ -79,7 +79,16 @@ def test_unlabelled_and_unusable_records_are_left_out():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("batch_size", 0), ("fold", 4), ("folds", 1), ("precision", "float16")],
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("fold", 4),
+        ("folds", 1),
+        ("precision", "float16"),
+        ("short_epochs", 3),
+        ("short_seconds", 0.5),
+        ("short_seconds", 31),
+    ],
 )
 def test_impossible_settings_are_refused(field, value):
     with pytest.raises(ConfigError, match=rf"train\.{field}|train\.fold="):
@@ -192,6 +201,55 @@ def same(left, right):
         assert a["heldout_f1_nao_mean"] == pytest.approx(b["heldout_f1_nao_mean"], abs=1e-3)
     for a, b in zip(left.model.get_weights(), right.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def dense_over_all(n: int = 9000, classes: int = 4) -> keras.Model:
+    """A network whose last layer has weights for every instant, as the 34-layer one."""
+    inputs = keras.Input((n, 1))
+    y = keras.layers.Conv1D(8, 15, strides=8, padding="same")(inputs)
+    y = keras.layers.ReLU()(keras.layers.BatchNormalization()(y))
+    y = keras.layers.Flatten()(keras.layers.MaxPooling1D(16)(y))
+    return keras.Model(inputs, keras.layers.Dense(classes)(y))
+
+
+def test_short_crops_first_then_whole_recordings(records, tmp_path, monkeypatch):
+    monkeypatch.setitem(architectures.ARCHITECTURES, "flat", dense_over_all)
+    settings = dataclasses.replace(FAST, architecture="flat", epochs=4, short_epochs=2,
+                                   short_seconds=7.0)  # fmt: skip
+    whole = train(records, settings, tmp_path / "whole")
+    assert [row["samples"] for row in whole.history] == [2100, 2100, 9000, 9000]
+    assert whole.model.input_shape == (None, 9000, 1)
+    assert whole.card["settings"]["short_epochs"] == 2
+    for epoch in (1, 2, 3):
+        folder = tmp_path / str(epoch)
+        with pytest.raises(StoppedError):
+            train(records, settings, folder, progress=stop_after(epoch))
+        same(train(records, settings, folder), whole)
+
+
+def test_a_widened_network_answers_a_steady_signal_the_same():
+    from ecgadv.victims import training
+
+    networks = []
+    for n in (1024, 4096):
+        model = dense_over_all(n)
+        model.compile(optimizer=keras.optimizers.Adam())
+        model.optimizer.build(model.trainable_variables)
+        networks.append(model)
+    short, long = networks
+    training._take_over(long, short)
+    rng = np.random.default_rng(0)
+    period = rng.normal(size=128)
+    answers = [m.predict_on_batch(np.tile(period, m.input_shape[1] // 128)[None, :, None])
+               for m in networks]  # fmt: skip
+    np.testing.assert_allclose(answers[1], answers[0], rtol=0.1, atol=0.05)
+    assert np.abs(answers[0]).max() > 0.1
+
+
+def test_mixed_arithmetic_ends_in_a_float32_victim(records, tmp_path):
+    settings = dataclasses.replace(FAST, epochs=1, precision="bfloat16")
+    model = train(records, settings, tmp_path).model
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
 
 
 class StoppedError(Exception):

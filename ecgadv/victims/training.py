@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgadv.errors import ConfigError, DataError, StoreError
-from ecgadv.records.base import CLASSES, RecordSet
-from ecgadv.records.preprocessing import N_SAMPLES, clean
+from ecgadv.records.base import CLASSES, Batch, RecordSet
+from ecgadv.records.preprocessing import FS, N_SAMPLES, clean
 from ecgadv.victims import scores
+from ecgadv.victims.pipeline import standardise_array
 from ecgadv.victims.splits import stratified_folds
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class TrainSettings:
         split_seed: of the split.
         precision: ``float32`` or ``bfloat16`` (mixed).
         limit: number of records used, taken in order from every class; 0 means all.
+        short_epochs: epochs at the start that see short crops, for the filters to be learnt at a
+            fraction of the cost; the network is widened to whole recordings afterwards.
+        short_seconds: length of these crops.
     """
 
     architecture: str = "compact"
@@ -56,6 +60,8 @@ class TrainSettings:
     split_seed: int = 0
     precision: str = "float32"
     limit: int = 0
+    short_epochs: int = 0
+    short_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "folds"):
@@ -65,6 +71,18 @@ class TrainSettings:
             raise ConfigError(f"train.fold={self.fold}: must be 0 … train.folds - 1, folds >= 2")
         if self.precision not in ("float32", "bfloat16"):
             raise ConfigError(f"train.precision={self.precision}: float32 or bfloat16")
+        if not 0 <= self.short_epochs < self.epochs:
+            raise ConfigError(
+                f"train.short_epochs={self.short_epochs}: must be 0 … train.epochs - 1"
+            )
+        if not 1 <= self.short_seconds <= N_SAMPLES / FS:
+            raise ConfigError(
+                f"train.short_seconds={self.short_seconds:g}: must be 1 … {N_SAMPLES / FS:g}"
+            )
+
+    def samples(self, epoch: int) -> int:
+        """Samples of the network's input in an epoch, counted from 0."""
+        return round(self.short_seconds * FS) if epoch < self.short_epochs else N_SAMPLES
 
 
 @dataclass(frozen=True)
@@ -138,8 +156,49 @@ def _save(model: keras.Model, path: Path) -> None:
     os.replace(scratch, path)
 
 
-def _restore(model: keras.Model, checkpoint: Path) -> int:
-    """Put a checkpoint's weights and optimiser state into a compiled model; its steps so far.
+def _build(settings: TrainSettings, n: int, steps: int, precision: str) -> keras.Model:
+    """The network for inputs of ``n`` samples, compiled."""
+    import keras
+
+    from ecgadv.victims.architectures import build
+
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    keras.mixed_precision.set_dtype_policy(policy)
+    try:
+        model = build(settings.architecture, n=n)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    _compile(model, settings, steps)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _take_over(model: keras.Model, earlier: keras.Model) -> None:
+    """Weights and optimiser state of the same network for inputs of this length or shorter.
+
+    What one input length has and the other has not is a dense layer over all instants: each of the
+    longer one's gets the mean over the earlier one's, so that a steady signal is answered the same.
+    """
+    import keras
+
+    pairs = [*zip(model.variables, earlier.variables, strict=True)]
+    pairs += zip(model.optimizer.variables, earlier.optimizer.variables, strict=True)
+    for ours, theirs in pairs:
+        value, shape = keras.ops.convert_to_numpy(theirs), tuple(ours.shape)
+        ours.assign(value if value.shape == shape else _widened(value, shape))
+
+
+def _widened(dense: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A dense layer's (instants·filters, classes) for more instants, its sum over instants kept."""
+    # Instants lie one after the other, so whatever divides both lengths begins with the same filter.
+    block = math.gcd(dense.shape[0], shape[0])
+    before = dense.reshape(-1, block, dense.shape[1])
+    after = shape[0] // block
+    return np.tile(before.mean(0), (after, 1)) * (len(before) / after)
+
+
+def _restore(checkpoint: Path, settings: TrainSettings, steps: int) -> tuple[keras.Model, int]:
+    """The network of a checkpoint, compiled, with its optimiser's state; its steps so far.
 
     Nothing but numbers is taken over: a stored optimiser forgets what it must not decay.
 
@@ -150,17 +209,17 @@ def _restore(model: keras.Model, checkpoint: Path) -> int:
 
     try:
         stored = keras.saving.load_model(checkpoint, safe_mode=True)
-        model.set_weights(stored.get_weights())
-        model.optimizer.build(model.trainable_variables)
-        pairs = zip(model.optimizer.variables, stored.optimizer.variables, strict=True)
-        for ours, theirs in pairs:
-            ours.assign(theirs)
+        model = _build(settings, stored.input_shape[1], steps, settings.precision)
+        pairs = zip(model.variables, stored.variables, strict=True)
+        if any(a.shape != b.shape for a, b in pairs):
+            raise ValueError("other shapes")
+        _take_over(model, stored)
     except Exception as error:  # Keras raises many kinds on damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise StoreError(
             f"{checkpoint}: cannot be resumed from, delete it to start again ({reason})"
         ) from None
-    return int(model.optimizer.iterations)
+    return model, int(model.optimizer.iterations)
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
@@ -197,8 +256,6 @@ def train(
     """
     import keras
 
-    from ecgadv.victims.architectures import build
-
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(settings.seed)
     train_rows, held_rows = split_indices(records, settings)
@@ -210,21 +267,21 @@ def train(
 
     checkpoint, log = folder / "checkpoint.keras", folder / "history.json"
     history: list[dict[str, Any]] = []
-    policy = "mixed_bfloat16" if settings.precision == "bfloat16" else "float32"
-    keras.mixed_precision.set_dtype_policy(policy)
-    try:
-        model = build(settings.architecture)
-    finally:
-        keras.mixed_precision.set_dtype_policy("float32")
-    _compile(model, settings, steps)
     done = 0
     if checkpoint.is_file():
-        done = _restore(model, checkpoint) // steps
+        model, iterations = _restore(checkpoint, settings, steps)
+        done = iterations // steps
         history = json.loads(log.read_text())[:done] if log.is_file() else []
+    else:
+        model = _build(settings, settings.samples(0), steps, settings.precision)
 
     held = records.batch(held_rows)
     signals = [records[int(i)].signal for i in range(len(records))]
     for epoch in range(done, settings.epochs):
+        n = settings.samples(epoch)
+        if model.input_shape[1] != n:
+            earlier, model = model, _build(settings, n, steps, settings.precision)
+            _take_over(model, earlier)
         started = time.perf_counter()
         rng = np.random.default_rng([settings.seed, epoch])
         _seed_dropout(model, settings.seed, epoch)
@@ -232,14 +289,15 @@ def train(
         losses = []
         for step in range(steps):
             rows = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            x = np.stack([augment(signals[i], rng) for i in rows])[..., None]
+            x = np.stack([augment(signals[i], rng, n) for i in rows])[..., None]
             y = truth[rows]
             losses.append(float(model.train_on_batch(x, y, sample_weight=weights[y])))
-        confusion = _confusion(model, held.x, truth[held_rows])
+        confusion = _confusion(model, _begun(held, n), truth[held_rows])
         row = {
             "epoch": epoch + 1,
             "loss": round(float(np.mean(losses)), 5),
             "heldout_f1_nao_mean": scores.summary(confusion)["f1_nao_mean"],
+            "samples": n,
             "seconds": round(time.perf_counter() - started, 1),
         }
         history.append(row)
@@ -251,6 +309,10 @@ def train(
         if progress:
             progress(row)
 
+    if settings.precision != "float32":
+        # A victim answers in float32, whatever arithmetic its training had.
+        trained, model = model, _build(settings, N_SAMPLES, steps, "float32")
+        model.set_weights(trained.get_weights())
     confusion = _confusion(model, held.x, truth[held_rows])
     card = {
         "architecture": settings.architecture,
@@ -278,6 +340,13 @@ def train(
         "keras": keras.__version__,
     }
     return Trained(model, card, history)
+
+
+def _begun(held: Batch, n: int) -> np.ndarray:
+    """The first ``n`` samples of recordings, standardised anew if these are not all."""
+    if n == held.x.shape[1]:
+        return held.x
+    return standardise_array(held.x[:, :n], np.minimum(held.lengths, n)).astype(np.float32)
 
 
 def _confusion(model: keras.Model, x: np.ndarray, truth: np.ndarray) -> np.ndarray:
