@@ -81,6 +81,10 @@ MISTAKES = [
     ("tracking.system_metrics=maybe", "must be true or false"),
     ("tracking.uri=file:///runs", "tracking.uri=file:///runs"),
     ("task=train train.fold=5", "train.fold=5: must be below train.folds=5"),
+    (
+        "task=train train.epochs=2 train.short_epochs=2",
+        "train.short_epochs=2: must be below train.epochs=2",
+    ),
     ("task=train train.epochs=0", "train.epochs=0: must be"),
     ("threat_model=type2 window=0", "window=0: must be a number of samples from 1 to 9000"),
     ("threat_model=type2 window=9001", "window=9001: must be a number of samples from 1 to 9000"),

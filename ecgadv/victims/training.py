@@ -190,7 +190,7 @@ def _take_over(model: keras.Model, earlier: keras.Model) -> None:
 
 def _widened(dense: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A dense layer's (instants·filters, classes) for more instants, its sum over instants kept."""
-    # Instants lie one after the other, so whatever divides both lengths begins with the same filter.
+    # Instants lie one after another: whatever divides both lengths begins with the same filter.
     block = math.gcd(dense.shape[0], shape[0])
     before = dense.reshape(-1, block, dense.shape[1])
     after = shape[0] // block
