@@ -1,5 +1,6 @@
 """Anyone's model: files of other times and libraries, other shapes, rates, classes, layouts."""
 
+import csv
 import importlib.util
 import json
 import subprocess
@@ -551,6 +552,45 @@ def test_a_class_of_ones_own_is_a_target(clinic, tmp_path):
     done = [row for row in table(run_folder) if row["status"] == "ok"]
     assert {row["target"] for row in done} == {"MI"}
     assert len(done) == sum(label != "MI" for label in labels[:9])
+
+
+@pytest.mark.parametrize("universal", ["false", "true"])
+def test_signals_are_injected_into_a_victim_of_other_classes(tmp_path, universal):
+    """One lead, 100 Hz, three classes: the files and the summary have these, not A, N, O, ~."""
+    rng = np.random.default_rng(1)
+    signals = np.cumsum(rng.normal(size=(24, 600)), axis=1)
+    signals -= signals.mean(1, keepdims=True)
+    x = np.stack([ecgadv.preprocess(s, 600) for s in signals])[..., None]
+    model = network((600, 1), 3)
+    kernel, _ = model.layers[-1].get_weights()
+    z = model.predict(x, verbose=0)
+    model.layers[-1].set_weights([3 * kernel / z.std(0), -3 * z.mean(0) / z.std(0)])
+    model.save(tmp_path / "own.keras")
+    three = ["SR", "AF", "VT"]
+    labels = [three[k] for k in model.predict(x, verbose=0).argmax(1)]
+    np.savez(tmp_path / "records.npz", signals=signals, fs=100.0, labels=np.array(labels))
+    source, target = sorted(three, key=labels.count)[::-2]
+    code, folder = in_process(
+        "victim=keras", f"victim.path={tmp_path / 'own.keras'}", "victim.classes=[SR,AF,VT]",
+        "victim.fs=100", "data=arrays", f"data.root={tmp_path / 'records.npz'}", "tracking=none",
+        f"paths.root={tmp_path}", f"paths.data={tmp_path / 'cache'}", "threat_model=type2",
+        f"target={target}", f"selection.source=[{source}]", "attack.steps=20", "filter.mains=[]",
+        "evaluation.mains=[]", "evaluation.shifts=10", "evaluation.max_records=2",
+        "attack.train_records=2", f"universal={universal}",
+    )  # fmt: skip
+    assert code == 0
+    with (folder / "evaluation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    hits = [k for k in rows[0] if k.startswith("hits_")]
+    assert hits == ["hits_SR", "hits_AF", "hits_VT"]
+    for row in rows:
+        assert sum(int(row[k]) for k in hits) == 10
+        assert int(row[f"hits_{target}"]) == round(10 * float(row["success_rate"]))
+    assert {row["source"] for row in rows} == (
+        {source} if universal == "false" else set(three) - {target}
+    )
+    summary = json.loads((folder / "summary.json").read_text())
+    assert f"{source}>{target}" in summary["evaluation"]["other_records"]
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from ecgadv import config
 from ecgadv.errors import ConfigError, DataError
 from ecgadv.evaluate.cases import ANY, CaseSpec
 from ecgadv.evaluate.type2 import (
-    EVALUATION_COLUMNS,
     Protocol,
     bootstrap_interval,
     evaluation_row,
     rates,
     summarise_evaluation,
+    trial_columns,
     verdict_of_logits,
 )
 from ecgadv.report import study
@@ -81,7 +81,7 @@ def test_rows_count_the_readings_of_every_class():
     victim = Victim(lambda x: x, name="v", n=4)
     spec = CaseSpec("R1", 0, "A", "N")
     row = evaluation_row(victim, spec, "R2", "A", False, np.array([1, 6, 2, 1]))
-    assert [row[c] for c in EVALUATION_COLUMNS] == [
+    assert [row[c] for c in trial_columns()] == [
         "R1_A_to_N", "R2", "A", "N", False, 10, 1, 6, 2, 1, 0.6, "A"
     ]  # fmt: skip
     away = evaluation_row(
@@ -178,7 +178,7 @@ def finished(place):
 def test_a_run_leaves_the_files_of_the_contract(finished):
     cases, evaluation = table(finished / "cases.csv"), table(finished / "evaluation.csv")
     assert len(cases) == 2
-    assert tuple(evaluation[0]) == EVALUATION_COLUMNS
+    assert tuple(evaluation[0]) == trial_columns()
     run = ecgadv.load_run(finished)
     for case in cases:
         mine = [r for r in evaluation if r["perturbation_case"] == case["case_id"]]

@@ -23,12 +23,18 @@ from ecgadv.threat.transforms import FrontEnd, onset_count, shift_array
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import standardise_array
 
-EVALUATION_COLUMNS = (
-    "perturbation_case", "victim_record", "source", "target", "same_record", "n_shifts",
-    *(f"hits_{class_name(c)}" for c in CLASSES), "success_rate", "made_from",
-)  # fmt: skip
-"""Columns of ``evaluation.csv``; ``source`` is the class of ``victim_record``, ``made_from`` that
-of the records that the perturbation was made from, ``any`` where these are of several."""
+
+def trial_columns(classes: Sequence[str] = CLASSES) -> tuple[str, ...]:
+    """Columns of ``evaluation.csv``, one of hits for each of the victim's classes.
+
+    ``source`` is the class of ``victim_record``, ``made_from`` that of the records that the
+    perturbation was made from, ``any`` where these are of several.
+    """
+    return (
+        "perturbation_case", "victim_record", "source", "target", "same_record", "n_shifts",
+        *(f"hits_{class_name(c)}" for c in classes), "success_rate", "made_from",
+    )  # fmt: skip
+
 
 SHIFT_COLUMNS = (
     "perturbation_case", "victim_record", "source", "target", "onset", "predicted",

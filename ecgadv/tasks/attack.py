@@ -160,7 +160,9 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             result = _summary(cfg, store, setup, plan)
             result |= _robustness(store, setup, folder)
             if injected is not None:
-                result["evaluation"] = type2.export(folder, store.rows(), cfg["seed"])
+                result["evaluation"] = type2.export(
+                    folder, store.rows(), victim.classes, cfg["seed"]
+                )
                 result["training_records"] = {
                     c: [records.ids[i] for i in rows] for c, rows in injected.training.items()
                 }

@@ -17,15 +17,15 @@ from ecgadv.errors import ConfigError, DataError, StoreError
 from ecgadv.evaluate.cases import ANY, CaseSpec, case_seed, verified_rows
 from ecgadv.evaluate.predictions import predict
 from ecgadv.evaluate.type2 import (
-    EVALUATION_COLUMNS,
     SHIFT_COLUMNS,
     Protocol,
     stack_verdicts,
     summarise_evaluation,
+    trial_columns,
     try_records,
     verdict_of,
 )
-from ecgadv.records.base import CLASSES, Batch, RecordSet, class_name
+from ecgadv.records.base import Batch, RecordSet, class_name
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress
 from ecgadv.store import Run, write_csv
@@ -162,13 +162,16 @@ def prepare(
     training = {}
     if cfg["universal"]:
         assert isinstance(attack, EOT)
-        training = _training_records(cfg, records, eligible, split, attack.train_records)
+        training = _training_records(
+            cfg, records, victim.classes, eligible, split, attack.train_records
+        )
     return Injected(window, free, front_end, protocol, shifts, eligible, training)
 
 
 def _training_records(
     cfg: Mapping[str, Any],
     records: RecordSet,
+    classes: Sequence[str],
     eligible: np.ndarray,
     split: np.ndarray,
     count: int,
@@ -177,10 +180,10 @@ def _training_records(
 
     With ``universal=all`` so many in all, shared out evenly over the classes.
     """
-    selection = replace(Selection.from_config(cfg["selection"]), per_class=count)
+    selection = replace(Selection.from_config(cfg["selection"], classes), per_class=count)
     rows = select(records, eligible, selection, split)
     found = {str(c) for c in records.labels[rows]}
-    letters = [c for c in CLASSES if c in found and class_name(c) != cfg["target"]]
+    letters = [c for c in classes if c in found and class_name(c) != cfg["target"]]
     share = dict.fromkeys(letters, count)
     if cfg["universal"] == "all":
         share = {c: (count + len(letters) - 1 - i) // len(letters) for i, c in enumerate(letters)}
@@ -366,7 +369,7 @@ def try_again(
                 progress.update(len(rows))
     except DataError as error:
         raise StoreError(f"{earlier.folder}: {error}") from None
-    more = {"evaluation": export(folder, rows, cfg["seed"])}
+    more = {"evaluation": export(folder, rows, victim.classes, cfg["seed"])}
     return rows, more | {"deployment": settings["deployment"]}
 
 
@@ -389,10 +392,12 @@ def _others(injected: Injected, records: RecordSet, spec: CaseSpec) -> list[int]
     return chosen
 
 
-def export(folder: Path, rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+def export(
+    folder: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str], seed: int
+) -> dict[str, Any]:
     """Write ``evaluation.csv``, ``shifts.csv`` and ``history.csv``; the summary's part of them."""
     evaluation = [e for row in rows for e in row.get("evaluation", ())]
-    write_csv(folder / "evaluation.csv", evaluation, EVALUATION_COLUMNS)
+    write_csv(folder / "evaluation.csv", evaluation, trial_columns(classes))
     shifts = [s for row in rows for s in row.get("shifts", ())]
     write_csv(folder / "shifts.csv", shifts, SHIFT_COLUMNS)
     history = [
