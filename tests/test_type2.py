@@ -392,6 +392,15 @@ def test_a_study_whose_jobs_differ_in_words_names_them(finished, tmp_path):
     assert all(file.is_file() for file in files)
 
 
+def test_a_study_of_one_job_is_named_after_what_it_varies(finished, tmp_path):
+    sweep = sweep_of(tmp_path, finished, ["attack.train_records=20"])
+    assert study.read_study(sweep)[0].setting == "threat_model=type2 attack.train_records=20"
+    (sweep / "0_job" / ".hydra" / "hydra.yaml").write_text(
+        "hydra: {sweeper: {params: {attack.train_records: '1,5,20,100'}}}"
+    )
+    assert study.read_study(sweep)[0].setting == "attack.train_records=20"
+
+
 def test_the_documentations_figure_takes_several_sweeps_as_one(finished, tmp_path, monkeypatch):
     import runpy
     import sys

@@ -94,6 +94,17 @@ def _losses(history: pd.DataFrame | None) -> dict[str, float]:
     return found | ({"loss_at_nine_tenths": float(before["loss"].median())} if len(before) else {})
 
 
+def _varied(folder: Path) -> set[str]:
+    """Keys that the configuration of a job's sweep varies by itself, as an experiment's does."""
+    import yaml
+
+    try:
+        hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
+        return set(hydra["sweeper"]["params"] or ())
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return set()
+
+
 def read_study(*sweeps: Path) -> list[Job]:
     """The jobs of sweeps that were tried at random onsets; [] where there is none.
 
@@ -103,7 +114,10 @@ def read_study(*sweeps: Path) -> list[Job]:
     place = {f: sweep for sweep in sweeps for f in run_folders(sweep)}
     folders = [f for f in place if (f / "summary.json").is_file()]
     given = {folder: overrides(folder) for folder in folders}
-    shared = set.intersection(*map(set, given.values())) if len(given) > 1 else set()
+    shared = set.intersection(*map(set, given.values())) if given else set()
+    if len(given) == 1:
+        varied = _varied(folders[0])
+        shared = {o for o in shared if varied and o.partition("=")[0] not in varied}
     jobs = []
     for folder, own in given.items():
         summary, config = read_json(folder / "summary.json"), data.read_config(folder)
