@@ -49,12 +49,22 @@ class Job:
         setting: the overrides in which it differs from the other jobs.
         rows: rows of the table, see :data:`COLUMNS`.
         history: rows of ``history.csv``; None without.
+        settled: iteration from which on the power is within its limit, which falls until then; 0
+            where it always is.
     """
 
     name: str
     setting: str
     rows: list[dict[str, Any]]
     history: pd.DataFrame | None
+    settled: int = 0
+
+
+def _settled(attack: Mapping[str, Any]) -> int:
+    from ecgadv.attacks.eot import FALLING
+
+    falls = attack.get("schedule") == "budget" and float(attack.get("start_power") or 1) > 1
+    return round(FALLING * int(attack["steps"])) if falls else 0
 
 
 def _intervals(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +154,7 @@ def read_study(*sweeps: Path) -> list[Job]:
             for kind, parts in kinds.items()
             for pair, part in parts.items()
         ]  # fmt: skip
-        jobs.append(Job(name, setting, rows, history))
+        jobs.append(Job(name, setting, rows, history, _settled(config.get("attack") or {})))
     return jobs
 
 
@@ -310,8 +320,19 @@ def _draw_losses(axes: Any, histories: Sequence[tuple[Job, pd.DataFrame]]) -> No
     axes.set_xlabel("iteration")
     axes.set_ylabel("cross-entropy, median")
     size = 6.0 if len(histories) <= 8 else 5.0
-    columns = 2 if max(len(job.setting) for job, _ in histories) < 24 else 1
-    axes.legend(frameon=False, loc="upper right", ncols=columns, fontsize=size)
+    for at in {job.settled for job, _ in histories if job.settled}:
+        axes.axvline(at, color="#777777", linestyle=":", linewidth=0.8)
+        axes.annotate(
+            "limit of power reached", (at, 0.02), xycoords=("data", "axes fraction"), rotation=90,
+            ha="right", va="bottom", fontsize=5.5, color="#777777",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+        )  # fmt: skip
+    short = max(len(job.setting) for job, _ in histories) < 24
+    if short and len(histories) <= 6:
+        # Above the axes, where it hides no line.
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=size)
+    else:
+        axes.legend(frameon=False, loc="upper right", ncols=2 if short else 1, fontsize=size)
 
 
 def write_study(sweep: Path) -> tuple[list[Job], list[Path]]:

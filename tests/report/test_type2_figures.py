@@ -1,5 +1,7 @@
 """Figures of injected signals: what is drawn is what was measured, under its name."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,6 +114,16 @@ def test_a_study_over_numbers_is_drawn_against_them():
     assert rates.get_xlabel() == "window (s)"
     assert [line.get_label() for line in losses.lines] == [j.setting for j in jobs]
     assert losses.lines[2].get_ydata()[1] == pytest.approx(0.55)
+    inked(figure)
+
+
+def test_the_losses_say_from_when_on_the_power_is_within_its_limit():
+    first = job("window=10s", 0.2, 0.1)
+    assert len(study.figure([first]).axes[1].lines) == 1
+    figure = study.figure([dataclasses.replace(first, settled=2)])
+    line = figure.axes[1].lines[1]
+    assert set(line.get_xdata()) == {2}
+    assert "limit of power reached" in [text.get_text() for text in figure.axes[1].texts]
     inked(figure)
 
 
