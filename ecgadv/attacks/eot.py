@@ -250,7 +250,9 @@ class EOT(Attack):
             # Unit gradients: early ones are hundreds of times larger than those near the target.
             first, second = 0.9 * state.first + _unit(gradient), state.second
             excess = self.excess(time / self._length)
-            radius = ops.sqrt(self.power * excess * ops.sum(cases.free, axis=-1, keepdims=True))
+            # No signal within its peak has more power than the square of the peak.
+            most = ops.minimum(self.power * excess, math.inf if self.peak is None else self.peak**2)
+            radius = ops.sqrt(most * ops.sum(cases.free, axis=-1, keepdims=True))
             cosine = 0.5 * (1.0 + ops.cos(math.pi * (time - 1.0) / self._length))
             moved = self.constrain(
                 state.p - self._rate * cosine * radius * _unit(first), cases, excess
