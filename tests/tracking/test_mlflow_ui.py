@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from fake_run import write_run
-from helpers import needs_patience
 
 from ecgadv.tracking import resolve_uri, upload
 from ecgadv.tracking.database import client
@@ -46,7 +45,6 @@ def wait(browser, script):
         time.sleep(0.3)
 
 
-@needs_patience
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_links_of_a_sweep_lead_to_its_comparison(browser, sweep):
@@ -67,7 +65,6 @@ def test_the_links_of_a_sweep_lead_to_its_comparison(browser, sweep):
     assert set(browser.js(kinds)) == {"bar"}
 
 
-@needs_patience
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_report_works_among_the_artifacts(browser, sweep):
