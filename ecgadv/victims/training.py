@@ -181,7 +181,7 @@ def _take_over(model: keras.Model, earlier: keras.Model) -> None:
     """
     import keras
 
-    pairs = [*zip(model.variables, earlier.variables, strict=True)]
+    pairs = [*zip(model.weights, earlier.weights, strict=True)]
     pairs += zip(model.optimizer.variables, earlier.optimizer.variables, strict=True)
     for ours, theirs in pairs:
         value, shape = keras.ops.convert_to_numpy(theirs), tuple(ours.shape)
@@ -210,7 +210,7 @@ def _restore(checkpoint: Path, settings: TrainSettings, steps: int) -> tuple[ker
     try:
         stored = keras.saving.load_model(checkpoint, safe_mode=True)
         model = _build(settings, stored.input_shape[1], steps, settings.precision)
-        pairs = zip(model.variables, stored.variables, strict=True)
+        pairs = zip(model.weights, stored.weights, strict=True)
         if any(a.shape != b.shape for a, b in pairs):
             raise ValueError("other shapes")
         _take_over(model, stored)
