@@ -305,6 +305,11 @@ def _axis(key: str) -> str:
 LEAST_LOSS = 1e-6
 
 
+def _short(setting: str) -> str:
+    """A setting without its number of recordings, which jobs put together may differ in."""
+    return " ".join(w for w in setting.split() if not w.startswith("selection.per_class"))
+
+
 def _draw_losses(axes: Any, histories: Sequence[tuple[Job, pd.DataFrame]]) -> None:
     """Median loss of each job against iterations."""
     import matplotlib
@@ -314,8 +319,7 @@ def _draw_losses(axes: Any, histories: Sequence[tuple[Job, pd.DataFrame]]) -> No
         middle = history.groupby("iteration")["loss"].median()
         # Losses are stored with six decimals: what is smaller lies on the axis.
         values = np.maximum(middle.to_numpy(), LEAST_LOSS)
-        name = " ".join(w for w in job.setting.split() if not w.startswith("selection.per_class"))
-        axes.plot(middle.index, values, color=colour, label=name)
+        axes.plot(middle.index, values, color=colour, label=_short(job.setting))
     axes.set_yscale("log")
     axes.set_xlabel("iteration")
     axes.set_ylabel("cross-entropy, median")
@@ -327,7 +331,7 @@ def _draw_losses(axes: Any, histories: Sequence[tuple[Job, pd.DataFrame]]) -> No
             ha="right", va="bottom", fontsize=5.5, color="#777777",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )  # fmt: skip
-    short = max(len(job.setting) for job, _ in histories) < 24
+    short = max(len(_short(job.setting)) for job, _ in histories) < 24
     if short and len(histories) <= 6:
         # Above the axes, where it hides no line.
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=size)
