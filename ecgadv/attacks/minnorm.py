@@ -281,12 +281,15 @@ class MinNorm(Attack):
                 works = ops.where(inside, works, ops.full_like(works, further))
                 inside = reaches(works)
             forwards += 1 + len(_BEYOND)
-        fails = ops.zeros_like(works)
-        for _ in range(self.search_steps):
+
+        def halve(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
+            fails, works = ends
             middle = 0.5 * (fails + works)
             inside = reaches(middle)
-            works = ops.where(inside, middle, works)
-            fails = ops.where(inside, fails, middle)
+            return ops.where(inside, fails, middle), ops.where(inside, middle, works)
+
+        # A loop of the backend: unrolled, it costs seconds of tracing the network again and again.
+        _, works = ops.fori_loop(0, self.search_steps, halve, (ops.zeros_like(works), works))
         scale = ops.where(ops.isinf(state.best_norm), ops.ones_like(works), works)
         return state._replace(
             best=self.limits.into(state.best * scale[:, None], cases.free),
