@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -349,6 +350,33 @@ def test_the_table_of_results_is_made_from_runs_and_not_from_copies(tmp_path):
     assert cells[:5] == ["synthetic, heldout", "minnorm", "l2", "23/24", "79.7 to 99.3 %"]
     assert cells[5] == "2 (1 to 3)"
     assert "| diff |" in second
+
+
+def test_the_papers_table_has_a_cell_for_each_pair_and_metric(tmp_path):
+    sys.path.insert(0, str(REPO / "tests" / "tracking"))
+    from fake_run import write_run
+
+    sweep = tmp_path / "sweep"
+    for k, metric in enumerate(("diff", "l2", "diffl2")):
+        write_run(sweep / f"{k}_job", seed=k, metric=metric)
+    (sweep / "3_job").mkdir()
+    done = _script("paper_table.py", sweep, tmp_path / "table.png")
+    assert done.returncode == 0, done.stderr
+    head, _, *lines, _ = done.stdout.splitlines()
+    assert head == "| pair | `l2`, d_l2 | `diff`, d_smooth | `diffl2`, d_smooth_l2 |"
+    cases = pd.read_csv(sweep / "1_job" / "cases.csv")
+    for line in lines[:-1]:
+        pair, first, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+        source, target = pair.split(" to ")
+        mine = cases[cases["source"].eq(source) & cases["target"].eq(target)]
+        mine = mine[mine["status"].ne("skipped")]
+        won = mine[mine["success"].astype(str).str.lower().eq("true")]
+        assert first.startswith(f"{len(won)}/{len(mine)} [")
+        assert f"; {won['d_l2'].median():.3g} (" in first
+    assert lines[-1].startswith("| all |")
+    assert (tmp_path / "table.png").stat().st_size > 5000
+    none = _script("paper_table.py", tmp_path / "nothing", tmp_path / "table.png")
+    assert "holds no finished job" in none.stderr
 
 
 def test_the_pictures_need_a_sweep_with_the_smooth_metric(tmp_path):
