@@ -29,12 +29,12 @@ def main(argv: list[str]) -> int:
     folder = Path(argv[0])
     card = json.loads((folder / "victim.json").read_text())
     name = card["architecture"]
-    model = files.load_keras(folder / "victim.keras", str(folder / "victim.keras"))
-    loading.save_weights(model, card, name, loading.WEIGHTS)
     records = open_records(compose_checked(argv[1:]).jobs[0].config)
     if records.digest != card["data"]["digest"]:
         print(f"{records.name}: not the recordings that {folder} was trained on", file=sys.stderr)
         return 2
+    model = files.load_keras(folder / "victim.keras", str(folder / "victim.keras"))
+    loading.save_weights(model, card, name, loading.WEIGHTS)
     victim = loading.load_victim(name)
     held = [records.index(record) for record in card["data"]["heldout"]]
     logits = np.concatenate(
