@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from ecgadv.evaluate.verification import softmax
 from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
 from ecgadv.victims.loading import Victim
+
+KEEP_EVERY = 20.0
+"""Seconds between two writes of what is classified so far: a deep victim takes many minutes."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ def predict(
 ) -> Predictions:
     """Classify all records; kept in the cache under the digests of victim and data.
 
+    What is classified is kept as it goes, so a killed run goes on from there.
+
     Args:
         victim: the classifier.
         records: R records.
@@ -47,18 +53,23 @@ def predict(
     """
     logits = _cached(victim, records)
     if logits is None:
-        logits = np.full((len(records), len(victim.classes)), np.nan, dtype=np.float32)
+        logits = _cached(victim, records, unfinished=True)
+        if logits is None:
+            logits = np.full((len(records), len(victim.classes)), np.nan, dtype=np.float32)
+        kept = time.monotonic()
         for start in range(0, len(records), block):
-            rows = [
-                i
-                for i in range(start, min(start + block, len(records)))
-                if not records.unusable(i, victim.n)
-            ]
+            end = min(start + block, len(records))
+            # Whole blocks are done again or not at all: batches are those of an unbroken run.
+            done = np.isfinite(logits[start:end]).any()
+            rows = [i for i in range(start, end) if not done and not records.unusable(i, victim.n)]
             if rows:
                 batch = records.batch(rows, victim.n, victim.over)
                 logits[rows] = victim.pipeline(batch.x, batch.lengths)
+                if time.monotonic() - kept > KEEP_EVERY:
+                    _keep(victim, records, logits, unfinished=True)
+                    kept = time.monotonic()
             if tick:
-                tick(min(start + block, len(records)), len(records))
+                tick(end, len(records))
         _keep(victim, records, logits)
     usable = np.isfinite(logits).all(1)
     predicted = np.where(usable, np.nan_to_num(logits).argmax(1), -1)
@@ -68,15 +79,15 @@ def predict(
     return Predictions(logits, predicted == truth, victim.split_of(records.name, records.ids))
 
 
-def _file(victim: Victim, records: RecordSet) -> Path | None:
+def _file(victim: Victim, records: RecordSet, unfinished: bool = False) -> Path | None:
     if not victim.sha256 or not records.digest:
         return None
-    key = f"{victim.sha256[:16]}-{records.digest[:16]}"
+    key = f"{victim.sha256[:16]}-{records.digest[:16]}{'-unfinished' if unfinished else ''}"
     return cache.cache_root() / f"predictions-{key}.npy"
 
 
-def _cached(victim: Victim, records: RecordSet) -> np.ndarray | None:
-    file = _file(victim, records)
+def _cached(victim: Victim, records: RecordSet, unfinished: bool = False) -> np.ndarray | None:
+    file = _file(victim, records, unfinished)
     if file is None or not file.is_file():
         return None
     try:
@@ -86,15 +97,17 @@ def _cached(victim: Victim, records: RecordSet) -> np.ndarray | None:
     return logits if logits.shape == (len(records), len(victim.classes)) else None
 
 
-def _keep(victim: Victim, records: RecordSet, logits: np.ndarray) -> None:
-    file = _file(victim, records)
-    if file is None:
+def _keep(victim: Victim, records: RecordSet, logits: np.ndarray, unfinished: bool = False) -> None:
+    file, beginning = _file(victim, records, unfinished), _file(victim, records, unfinished=True)
+    if file is None or beginning is None:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch = file.with_name(f".{file.stem}-{os.getpid()}.npy")
         np.save(scratch, logits, allow_pickle=False)
         os.replace(scratch, file)
+        if not unfinished:
+            beginning.unlink(missing_ok=True)
     except OSError:
         return  # A cache that cannot be written costs time, never a result.
 

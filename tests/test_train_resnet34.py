@@ -1,0 +1,87 @@
+"""Training in the frequency domain: the same convolution, the same network."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import REPO, environment
+
+from ecgadv.victims.loading import load_victim
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch"),
+]
+
+CONVOLUTION = """
+import json, sys
+sys.path.insert(0, "benchmarks")
+import torch
+import train_resnet34 as T
+F = torch.nn.functional
+torch.manual_seed(0)
+apart = {}
+for size, length, ins, outs in ((64, 480, 5, 7), (64, 131, 3, 2), (32, 160, 4, 4), (32, 9, 2, 3)):
+    own = T.Convolution(ins, outs, T.Plan(size, torch.float64)).double()
+    x = torch.randn(3, length, ins, dtype=torch.float64, requires_grad=True)
+    weights = own.kernel.permute(2, 1, 0)
+    plain = F.conv1d(F.pad(x, (0, 0, 7, 8)).transpose(1, 2), weights).transpose(1, 2)
+    found = own(x)
+    cotangent = torch.randn_like(plain)
+    mine = torch.autograd.grad((found * cotangent).sum(), [x, own.kernel])
+    theirs = torch.autograd.grad((plain * cotangent).sum(), [x, own.kernel])
+    pairs = [(found, plain), *zip(mine, theirs)]
+    apart[f"{size} {length}"] = max(float((a - b).abs().max()) for a, b in pairs)
+for length in (8, 9):
+    x = torch.randn(2, length, 3, dtype=torch.float64, requires_grad=True)
+    found, plain = T.Halved.apply(x), F.max_pool1d(x.transpose(1, 2), 2).transpose(1, 2)
+    cotangent = torch.randn_like(plain)
+    mine, theirs = (torch.autograd.grad((y * cotangent).sum(), x)[0] for y in (found, plain))
+    apart[f"halved {length}"] = max(
+        float((a - b).abs().max()) for a, b in ((found, plain), (mine, theirs))
+    )
+print(json.dumps(apart))
+"""
+
+
+def call(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=900, cwd=REPO,
+        env=environment(KERAS_BACKEND="torch"), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_tiles_of_spectra_are_the_plain_convolution_and_so_are_their_gradients():
+    apart = json.loads(call("-c", CONVOLUTION).splitlines()[-1])
+    assert len(apart) == 6
+    assert max(apart.values()) < 1e-11, apart
+
+
+def test_a_training_goes_on_from_its_checkpoint_and_ends_in_a_keras_network(tmp_path):
+    def train(folder: str, stages: str) -> str:
+        return call(
+            "benchmarks/train_resnet34.py", str(tmp_path / folder), "--stages", stages, "--batch",
+            "16", "data=synthetic", "data.per_class=10",
+        )  # fmt: skip
+
+    train("broken", "1x480")
+    # The same training, one epoch longer: what is done is not done again.
+    said = train("broken", "1x480,1x960")
+    assert "epoch 2/2" in said
+    assert "epoch 1/2" not in said
+    card = json.loads((tmp_path / "broken" / "victim.json").read_text())
+    assert [row["samples"] for row in card["history"]] == [480, 960]
+    assert card["data"]["n_train"] + card["data"]["n_heldout"] == 40
+    assert card["heldout_scores"]["n"] == card["data"]["n_heldout"] == len(card["data"]["heldout"])
+    victim = load_victim(str(tmp_path / "broken" / "victim.keras"))
+    assert victim.model.count_params() == card["parameters"] == 13_316_100
+    x = np.random.default_rng(0).normal(size=(2, 9000)).astype(np.float32)
+    assert np.isfinite(victim.logits(x)).all()
+    # The tied last layer: every instant has the same weights.
+    kernel = np.asarray(victim.model.layers[-1].kernel).reshape(-1, 256, 4)
+    np.testing.assert_array_equal(kernel, np.repeat(kernel[:1], len(kernel), 0))
