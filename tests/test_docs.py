@@ -244,13 +244,18 @@ def test_every_column_of_the_results_is_explained():
     assert tuple(re.findall(r"`(\w+)`", "".join(first))) == CASE_COLUMNS
 
 
-def test_the_scores_told_are_those_of_the_card():
-    card = json.loads((REPO / "ecgadv/victims/weights/compact.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["compact", "resnet34"])
+def test_the_scores_told_are_those_of_the_card(name):
+    file = REPO / f"ecgadv/victims/weights/{name}.json"
+    card = json.loads(file.read_text(encoding="utf-8"))
     scores = card["heldout_scores"]
     text = (REPO / "docs" / "victims.md").read_text(encoding="utf-8")
     for letter, counts in zip(card["classes"], scores["confusion"], strict=True):
         row = " | ".join(str(count) for count in counts)
         assert f"| **{letter}** | {row} | {scores['f1'][letter]:.3f} |" in text
+    printed = _script("victim_card.py", name)
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.removeprefix(f"{name}\n\n").strip() in text
     readme = (REPO / "README.md").read_text(encoding="utf-8")
     for page in (text, readme):
         assert f"{scores['f1_nao_mean']:.3f}" in page

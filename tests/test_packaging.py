@@ -14,6 +14,8 @@ import ecgadv
 
 REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DEEP_WEIGHTS = "ecgadv/victims/weights/resnet34.npz"
+"""The one large file that the project brings."""
 LOCK = (REPO / "requirements.lock").read_text(encoding="utf-8")
 
 
@@ -102,16 +104,19 @@ def test_the_wheel_holds_package_configuration_weights_and_notice(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("ecgadv-*.whl")
-    assert wheel.stat().st_size < 5_000_000
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        deep = archive.getinfo(DEEP_WEIGHTS).compress_size
         scripts = next(n for n in names if n.endswith("entry_points.txt"))
         assert "ecgadv = ecgadv.cli:main" in archive.read(scripts).decode()
+    assert wheel.stat().st_size - deep < 5_000_000
     for file in (REPO / "conf").rglob("*.yaml"):
         assert f"ecgadv/conf/{file.relative_to(REPO / 'conf').as_posix()}" in names
     for needed in (
         "ecgadv/victims/weights/compact.npz",
         "ecgadv/victims/weights/compact.json",
+        DEEP_WEIGHTS,
+        "ecgadv/victims/weights/resnet34.json",
         "ecgadv/report/template.html",
         "ecgadv/report/report.css",
         "ecgadv/report/report.js",
@@ -125,8 +130,9 @@ def test_the_wheel_holds_package_configuration_weights_and_notice(tmp_path):
 
 
 def test_the_weights_are_small():
-    files = list((REPO / "ecgadv" / "victims" / "weights").iterdir())
+    files = set((REPO / "ecgadv" / "victims" / "weights").iterdir()) - {REPO / DEEP_WEIGHTS}
     assert sum(file.stat().st_size for file in files) <= 4_000_000
+    assert (REPO / DEEP_WEIGHTS).stat().st_size <= 28_000_000
 
 
 def test_no_file_names_a_place_on_somebodys_machine():
@@ -144,7 +150,7 @@ def test_no_file_names_a_place_on_somebodys_machine():
 
 def test_no_large_and_no_pickled_file_is_tracked():
     for file in tracked():
-        assert file.stat().st_size < 4_000_000, file
+        assert file == REPO / DEEP_WEIGHTS or file.stat().st_size < 4_000_000, file
         assert file.suffix not in (".pkl", ".pickle", ".joblib", ".mat", ".hea", ".zip"), file
 
 

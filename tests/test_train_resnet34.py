@@ -47,6 +47,25 @@ print(json.dumps(apart))
 """
 
 
+THERE_AND_BACK = """
+import json, sys
+sys.path.insert(0, "benchmarks")
+import numpy as np, torch
+import train_resnet34 as T
+torch.manual_seed(0)
+network, other = T.Network(0.0), T.Network(0.0)
+for value in T.numbers(network).values():
+    value += np.random.default_rng(len(value)).uniform(0.01, 0.02, value.shape).astype("float32")
+T.from_keras(other, T.to_keras(network))
+mine, theirs = T.numbers(network), T.numbers(other)
+apart = {k: float(np.abs(mine[k] - theirs[k]).max()) for k in mine}
+x = np.random.default_rng(0).normal(size=(2, 9000)).astype("float32")
+plain = np.asarray(T.to_keras(network).predict_on_batch(x[..., None]))
+apart["answers"] = float(np.abs(plain - T.answers(network, x)).max() / np.abs(plain).max())
+print(json.dumps(apart))
+"""
+
+
 def call(*arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, timeout=900, cwd=REPO,
@@ -60,6 +79,25 @@ def test_tiles_of_spectra_are_the_plain_convolution_and_so_are_their_gradients()
     apart = json.loads(call("-c", CONVOLUTION).splitlines()[-1])
     assert len(apart) == 6
     assert max(apart.values()) < 1e-11, apart
+
+
+def test_the_keras_network_is_the_same_and_can_be_gone_on_from():
+    apart = json.loads(call("-c", THERE_AND_BACK).splitlines()[-1])
+    assert len(apart) > 100
+    assert max(apart.values()) < 1e-5, apart
+
+
+def test_the_offsets_are_those_that_read_best():
+    logits = np.array([[2.0, 1.5, 0, 0], [3.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 0, 3.0, 0]])
+    found = call(
+        "-c",
+        "import json, sys; sys.path.insert(0, 'benchmarks'); import numpy as np; "
+        "import train_resnet34 as T; "
+        f"print(json.dumps(T.best_offsets(np.array({logits.tolist()}), "
+        "np.array([1, 0, 1, 2])).tolist()))",
+    )
+    offsets = np.array(json.loads(found.splitlines()[-1]))
+    assert (logits + offsets).argmax(1).tolist() == [1, 0, 1, 2]
 
 
 def test_a_training_goes_on_from_its_checkpoint_and_ends_in_a_keras_network(tmp_path):

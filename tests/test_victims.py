@@ -285,23 +285,64 @@ def test_an_unknown_architecture_is_refused():
         build("vgg")
 
 
-def test_a_victim_without_shipped_weights_says_how_to_get_some():
-    if (loading.WEIGHTS / "resnet34.npz").is_file():
-        pytest.skip("its weights ship")
+def test_a_victim_without_shipped_weights_says_how_to_get_some(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "WEIGHTS", tmp_path)
     with pytest.raises(VictimError, match="no trained weights in this installation"):
         load_victim("resnet34")
 
 
+def test_the_34_layer_victim_is_what_its_card_says():
+    """Scores are those of the stored answers; labels of the held-out records in their order."""
+    card = json.loads((loading.WEIGHTS / "resnet34.json").read_text())
+    assert card["parameters"] == 13_316_100
+    assert (loading.WEIGHTS / "resnet34.npz").stat().st_size <= 28 * 2**20
+    told = card["heldout_scores"]
+    confusion = np.array(told["confusion"])
+    columns = [card["heldout_predicted"].count(c) for c in card["classes"]]
+    assert columns == confusion.sum(0).tolist()
+    f1 = 2 * np.diag(confusion) / (confusion.sum(0) + confusion.sum(1))
+    assert told["f1_nao_mean"] == pytest.approx(f1[:3].mean(), abs=1e-4)
+    other = json.loads((loading.WEIGHTS / "compact.json").read_text())
+    assert card["data"]["heldout"] == other["data"]["heldout"]
+    assert card["data"]["digest"] == other["data"]["digest"]
+
+
 @pytest.mark.slow
-def test_no_recording_is_on_both_sides_of_the_shipped_split(cinc2017_root, tmp_path, monkeypatch):
+def test_the_34_layer_victim_answers_what_its_card_says(cinc2017_root, tmp_path, monkeypatch):
+    """Every seventeenth held-out record, classified again."""
+    from ecgadv.records import cinc2017
+
+    monkeypatch.setenv("ECGADV_CACHE", str(tmp_path))
+    records = cinc2017.load(cinc2017_root)
+    victim = load_victim("resnet34")
+    held = victim.card["data"]["heldout"]
+    some = range(0, len(held), 17)
+    batch = records.batch([records.index(held[i]) for i in some])
+    said = victim.pipeline(batch.x, batch.lengths).argmax(1)
+    stored = ["ANO~".index(victim.card["heldout_predicted"][i]) for i in some]
+    # Rounding may turn one that lies on a boundary.
+    assert (said != stored).sum() <= 1
+    labels = np.array(["ANO~".index(c) for c in records.labels])
+    confusion = np.zeros((4, 4), int)
+    for name, letter in zip(held, victim.card["heldout_predicted"], strict=True):
+        confusion[labels[records.index(name)], "ANO~".index(letter)] += 1
+    assert confusion.tolist() == victim.card["heldout_scores"]["confusion"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["compact", "resnet34"])
+def test_no_recording_is_on_both_sides_of_the_shipped_split(
+    name, cinc2017_root, tmp_path, monkeypatch
+):
     """Neither by name nor by content, and the card's split is the one that its settings give."""
     from ecgadv.records import cinc2017
     from ecgadv.victims.training import TrainSettings, split_indices
 
     monkeypatch.setenv("ECGADV_CACHE", str(tmp_path))
     records = cinc2017.load(cinc2017_root)
-    card = json.loads((loading.WEIGHTS / "compact.json").read_text())
-    train, held = split_indices(records, TrainSettings(**card["settings"]))
+    card = json.loads((loading.WEIGHTS / f"{name}.json").read_text())
+    split = {key: card["data"][key] for key in ("folds", "fold", "split_seed")}
+    train, held = split_indices(records, TrainSettings(**split))
     assert [records.ids[i] for i in held] == card["data"]["heldout"]
     assert [len(train), len(held)] == [6821, 1707]
     assert not set(train) & set(held)
