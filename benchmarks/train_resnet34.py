@@ -106,7 +106,9 @@ class Tiled(torch.autograd.Function):
         return torch.matmul(plan.backwards, product).view(batch, length, outs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         seen, spectrum = ctx.saved_tensors
         plan, (batch, count) = ctx.plan, ctx.shape
         size, step, half = plan.size, plan.step, plan.half
@@ -114,7 +116,7 @@ class Tiled(torch.autograd.Function):
         blocks = gradient.contiguous().view(total, step, outs)
         back = torch.matmul(plan.backwards.T, blocks)
         back = back.view(total, half, 2 * outs).transpose(0, 1).contiguous()
-        of_spectrum = torch.bmm(seen.transpose(1, 2), back)
+        of_spectrum = torch.bmm(seen.transpose(1, 2), back) if ctx.needs_input_grad[1] else None
         product = torch.bmm(back, spectrum.transpose(1, 2)).transpose(0, 1)
         tiles = torch.matmul(plan.forwards.T, product.reshape(total, size, ins))
         tiles = tiles.view(batch, count, size, ins)
@@ -275,6 +277,21 @@ def from_keras(network: Network, model: Any) -> None:
         )
         network.head.weight.copy_(kernel.view(-1, network.head.in_features, len(bias)).sum(0).T)
         network.head.bias.copy_(bias)
+
+
+class Deployed(nn.Module):
+    """A trained network as a victim of ``victim=torch``: (B, n, 1) to logits, nothing to train."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.network = Network(0.0)
+        from_keras(self.network, model)
+        self.network.requires_grad_(False)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (B, 4)."""
+        return self.network(x[..., 0])
 
 
 def _number(layer: Any) -> int:
