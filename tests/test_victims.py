@@ -292,7 +292,7 @@ def test_a_victim_without_shipped_weights_says_how_to_get_some(tmp_path, monkeyp
 
 
 def test_the_34_layer_victim_is_what_its_card_says():
-    """Scores are those of the stored answers; labels of the held-out records in their order."""
+    """Size, split, and scores that fit the stored answers."""
     card = json.loads((loading.WEIGHTS / "resnet34.json").read_text())
     assert card["parameters"] == 13_316_100
     assert (loading.WEIGHTS / "resnet34.npz").stat().st_size <= 28 * 2**20
