@@ -59,6 +59,7 @@ class Plan(nn.Module):
     def __init__(self, size: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.size, self.step, self.half = size, size - TAPS, size // 2
+        self.half_precision = False
         n, f, j = np.arange(size), np.arange(1, size // 2), np.arange(TAPS)
         basis = np.zeros((size, size))
         basis[0], basis[1] = 1 / math.sqrt(size), (-1.0) ** n / math.sqrt(size)
@@ -82,7 +83,10 @@ class Plan(nn.Module):
 
 
 class Tiled(torch.autograd.Function):
-    """Correlation of (B, T·step, C) with a kernel given by its spectrum, zeros around."""
+    """Correlation of (B, T·step, C) with a kernel given by its spectrum, zeros around.
+
+    The products run in the precision of the spectrum, sums in float32, the rest in that of ``x``.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, spectrum: torch.Tensor, plan: Plan) -> torch.Tensor:
@@ -90,7 +94,7 @@ class Tiled(torch.autograd.Function):
         batch, length, ins = x.shape
         count, outs = length // step, spectrum.shape[2] // 2
         blocks = x.view(batch, count, step, ins)
-        tiles = x.new_empty(batch, count, size, ins)
+        tiles = x.new_empty(batch, count, size, ins, dtype=spectrum.dtype)
         after = TAPS - BEFORE
         tiles[:, :, BEFORE : BEFORE + step] = blocks
         tiles[:, 0, :BEFORE] = 0
@@ -98,12 +102,13 @@ class Tiled(torch.autograd.Function):
         tiles[:, 1:, :BEFORE] = blocks[:, :-1, step - BEFORE :]
         tiles[:, :-1, size - after :] = blocks[:, 1:, :after]
         total = batch * count
-        seen = torch.matmul(plan.forwards, tiles.view(total, size, ins))
+        seen = torch.matmul(plan.forwards.to(spectrum.dtype), tiles.view(total, size, ins))
         seen = seen.view(total, half, 2 * ins).transpose(0, 1).contiguous()
         product = torch.bmm(seen, spectrum).transpose(0, 1).reshape(total, size, outs)
         ctx.save_for_backward(seen, spectrum)
         ctx.plan, ctx.shape = plan, (batch, count)
-        return torch.matmul(plan.backwards, product).view(batch, length, outs)
+        y = torch.matmul(plan.backwards.to(spectrum.dtype), product).view(batch, length, outs)
+        return y.to(x.dtype)
 
     @staticmethod
     def backward(
@@ -113,13 +118,14 @@ class Tiled(torch.autograd.Function):
         plan, (batch, count) = ctx.plan, ctx.shape
         size, step, half = plan.size, plan.step, plan.half
         total, outs, ins = batch * count, spectrum.shape[2] // 2, spectrum.shape[1] // 2
-        blocks = gradient.contiguous().view(total, step, outs)
-        back = torch.matmul(plan.backwards.T, blocks)
+        blocks = gradient.to(spectrum.dtype).contiguous().view(total, step, outs)
+        back = torch.matmul(plan.backwards.T.to(spectrum.dtype), blocks)
         back = back.view(total, half, 2 * outs).transpose(0, 1).contiguous()
         of_spectrum = torch.bmm(seen.transpose(1, 2), back) if ctx.needs_input_grad[1] else None
         product = torch.bmm(back, spectrum.transpose(1, 2)).transpose(0, 1)
-        tiles = torch.matmul(plan.forwards.T, product.reshape(total, size, ins))
-        tiles = tiles.view(batch, count, size, ins)
+        basis = plan.forwards.T.to(spectrum.dtype)
+        tiles = torch.matmul(basis, product.reshape(total, size, ins))
+        tiles = tiles.view(batch, count, size, ins).to(gradient.dtype)
         after = TAPS - BEFORE
         of_x = tiles[:, :, BEFORE : BEFORE + step].contiguous()
         of_x[:, :-1, step - BEFORE :] += tiles[:, 1:, :BEFORE]
@@ -164,7 +170,10 @@ class Convolution(nn.Module):
         over = -length % plan.step
         if over:
             x = functional.pad(x, (0, 0, 0, over))
-        y = Tiled.apply(x, plan.spectrum(self.kernel), plan)
+        spectrum = plan.spectrum(self.kernel)
+        if self.training and plan.half_precision:
+            spectrum = spectrum.bfloat16()
+        y = Tiled.apply(x, spectrum, plan)
         return y[:, :length] if over else y
 
 
@@ -368,6 +377,8 @@ class Training:
         self.network, self.mean = Network(given.dropout), Network(0.0)
         if given.begin:
             from_keras(self.network, load_victim(given.begin).model)
+        for plan in self.network.plans:
+            plan.half_precision = given.precision == "bfloat16"
         decays = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim < 2]
         self.parameters = [*decays, *others]
@@ -476,6 +487,7 @@ class Training:
         """The model card, as ``task=train`` writes it, of the averaged network."""
         given = vars(self.given)
         own = ("begin", "stages", "batch", "rate", "decay", "dropout", "teacher", "average")
+        own += ("precision",)
         split = dataclasses.asdict(self.settings)
         return {
             "architecture": "resnet34",
@@ -526,6 +538,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--decay", type=float, default=0.02, help="weight decay of AdamW")
     parser.add_argument("--dropout", type=float, default=0.1, help="of whole filters")
     parser.add_argument("--teacher", type=float, default=0.5, help="share of compact's answers")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the products of spectra while training; bfloat16 where the CPU has it",
+    )
     parser.add_argument("--average", type=float, default=0.995, help="decay of the mean of weights")
     given = parser.parse_intermixed_args(argv)
     keep_memory()
