@@ -375,8 +375,12 @@ class Training:
         self.steps = max(1, len(train) // given.batch)
         torch.manual_seed(self.settings.seed)
         self.network, self.mean = Network(given.dropout), Network(0.0)
+        self.before: dict[str, Any] | None = None
         if given.begin:
-            from_keras(self.network, load_victim(given.begin).model)
+            first = load_victim(given.begin)
+            from_keras(self.network, first.model)
+            told = {key: first.card.get(key) for key in ("command", "epochs_done", "note")}
+            self.before = {"sha256": first.sha256} | told
         for plan in self.network.plans:
             plan.half_precision = given.precision == "bfloat16"
         decays = [p for p in self.network.parameters() if p.ndim > 1]
@@ -504,6 +508,7 @@ class Training:
                 "heldout": self.ids,
             },
             "settings": {key: given[key] for key in own},
+            "before": self.before,
             "epochs_done": len(self.history),
             "selection": "mean of the latest weights after the last epoch, offsets of the classes "
             "by the training records; the held-out part chose nothing",
