@@ -21,7 +21,8 @@ ATTACKS = sorted(
 """Every attack that looks for the smallest perturbation; those with a budget have other tests."""
 SMALL = {
     "minnorm": {"steps": 20},
-    "cw": {"steps": 40, "search_steps": 2, "initial_constant": 10.0, "learning_rate": 2e-2},
+    # Larger steps reach the boundary sooner and turn rounding into per cents by walking along it.
+    "cw": {"steps": 40, "search_steps": 2, "initial_constant": 10.0, "learning_rate": 5e-3},
 }
 N = 64
 
@@ -148,13 +149,6 @@ def run(problem, rows, metric, method, batch_size):
     )  # fmt: skip
 
 
-def assert_same_but_for_rounding(found, expected):
-    """Rounding differs with the batch shape; cw under diff makes up to 0.9 % of it with AVX2."""
-    apart = np.abs(found / expected - 1)
-    assert np.median(apart) <= 1e-3, apart
-    assert apart.max() <= 0.03, apart
-
-
 @pytest.mark.parametrize("method", ATTACKS)
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_a_case_does_not_depend_on_its_batch(random_problem, name, method):
@@ -165,12 +159,12 @@ def test_a_case_does_not_depend_on_its_batch(random_problem, name, method):
     assert whole.delta[5:, :450].any(axis=1).all()
     single = run(random_problem, every, name, method, 1)
     np.testing.assert_array_equal(single.success, whole.success)
-    assert_same_but_for_rounding(single.distance, whole.distance)
+    np.testing.assert_allclose(single.distance, whole.distance, rtol=1e-3)
     np.testing.assert_array_equal(single.n_gradients, whole.n_gradients)
     order = np.array([3, 0, 7, 5, 1, 6, 2, 4])
     moved = run(random_problem, order, name, method, 8)
     np.testing.assert_array_equal(moved.success, whole.success[order])
-    assert_same_but_for_rounding(moved.distance, whole.distance[order])
+    np.testing.assert_allclose(moved.distance, whole.distance[order], rtol=1e-3)
     again = run(random_problem, every, name, method, 8)
     assert again.delta.tobytes() == whole.delta.tobytes()
     assert again.margin.tobytes() == whole.margin.tobytes()
