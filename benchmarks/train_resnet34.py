@@ -85,7 +85,7 @@ class Plan(nn.Module):
 class Tiled(torch.autograd.Function):
     """Correlation of (B, T·step, C) with a kernel given by its spectrum, zeros around.
 
-    The products run in the precision of the spectrum, sums in float32, the rest in that of ``x``.
+    What lies between ``x`` and the result, both of one precision, has that of the spectrum.
     """
 
     @staticmethod
@@ -491,7 +491,7 @@ class Training:
         """The model card, as ``task=train`` writes it, of the averaged network."""
         given = vars(self.given)
         own = ("begin", "stages", "batch", "rate", "decay", "dropout", "teacher", "average")
-        own += ("precision",)
+        settings = {key: given[key] for key in (*own, "precision")}
         split = dataclasses.asdict(self.settings)
         return {
             "architecture": "resnet34",
@@ -507,7 +507,7 @@ class Training:
                 **{key: split[key] for key in ("split_seed", "folds", "fold")},
                 "heldout": self.ids,
             },
-            "settings": {key: given[key] for key in own},
+            "settings": settings,
             "before": self.before,
             "epochs_done": len(self.history),
             "selection": "mean of the latest weights after the last epoch, offsets of the classes "
