@@ -168,6 +168,17 @@ def foolbox_cw(steps: int) -> Runner:
     )
 
 
+def foolbox_cw_all(steps: int) -> Runner:
+    """The same without its early stop, which hangs on the loss of the whole batch."""
+    import foolbox
+
+    return _foolbox(
+        foolbox.attacks.L2CarliniWagnerAttack(
+            binary_search_steps=SEARCH_STEPS, steps=steps, abort_early=False
+        )
+    )
+
+
 def art_cw(steps: int) -> Runner:
     """Carlini and Wagner with ART's line search, its defaults but for the number of steps."""
 
@@ -257,6 +268,7 @@ PEERS: dict[str, tuple[Callable[[int], Runner], int]] = {
     "foolbox_ddn": (foolbox_ddn, 100),
     "foolbox_fmn": (foolbox_fmn, 100),
     "foolbox_cw": (foolbox_cw, 1000),
+    "foolbox_cw_all": (foolbox_cw_all, 1000),
     "art_cw": (art_cw, 20),
     "cleverhans_fgm": (cleverhans_fgm, 1),
     "cleverhans_pgd": (cleverhans_pgd, 20),

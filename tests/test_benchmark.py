@@ -257,7 +257,9 @@ def test_cleverhans_finds_the_smallest_budget_of_its_grid(name):
     assert (found.gradients == each * tried).all()
 
 
-@pytest.mark.parametrize("name", ["foolbox_ddn", "foolbox_fmn", "foolbox_cw", "art_cw"])
+@pytest.mark.parametrize(
+    "name", ["foolbox_ddn", "foolbox_fmn", "foolbox_cw", "foolbox_cw_all", "art_cw"]
+)
 def test_peers_perturb_toward_the_target(name):
     peers = load_peers()
     if peers.unavailable(name):
