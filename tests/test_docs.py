@@ -58,7 +58,8 @@ def desk(tmp_path, monkeypatch):
     for archive in ("training2017.zip", "my_signals.npz", "my_model.keras"):
         with zipfile.ZipFile(tmp_path / archive, "w") as stand_in:
             stand_in.writestr("config.json", "{}")
-    shutil.copy("my_model.keras", "outputs/FOLDER/victim.keras")
+    for copy in ("outputs/FOLDER/victim.keras", "compact_seed_1.keras"):
+        shutil.copy("my_model.keras", copy)
     (tmp_path / "my_signals.csv").write_text("a1,A,0.1,0.2\n")
     (tmp_path / "ResNet_30s_34lay_16conv.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n")
     (option,) = blocks(REPO / "docs" / "data.md", "yaml")
