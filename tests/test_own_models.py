@@ -534,14 +534,24 @@ def test_twelve_leads_five_classes_end_to_end(clinic, tmp_path, capsys):
     assert [FIVE[k] for k in answers] == [row["target"] for row in done]
     assert "could not be read again" not in (run_folder / "report.html").read_text()
     assert list((run_folder / "figures").glob("best_1_*.png"))
-    out = capsys.readouterr().out
-    assert "STTC" in out
+    told = capsys.readouterr()
+    assert "STTC" in told.out
+    assert "was trained on" not in told.err
     # The same perturbations judged again by the same victim, from the folder alone.
     code, again = in_process(
         "task=evaluate", f"evaluate.run={run_folder}", *clinic_command(folder, tmp_path)
     )
     assert code == 0
     assert json.loads((again / "summary.json").read_text())["n_success"] == 36
+
+
+def test_the_held_out_part_of_a_victim_without_a_record_of_its_training(clinic, tmp_path, capsys):
+    folder, _, _ = clinic
+    command = [*clinic_command(folder, tmp_path), "attack.steps=2", "selection.split=heldout"]
+    code, run_folder = in_process(*command, "selection.per_class=1")
+    assert code == 0
+    assert "nothing says what victim twelve was trained on" in capsys.readouterr().err
+    assert {row["split"] for row in table(run_folder) if row["status"] == "ok"} == {"heldout"}
 
 
 def test_a_class_of_ones_own_is_a_target(clinic, tmp_path):

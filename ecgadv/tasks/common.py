@@ -113,6 +113,11 @@ def predict_all(
     cfg: Mapping[str, Any], victim: Victim, records: RecordSet, folder: Path
 ) -> tuple[Predictions, list[dict[str, object]]]:
     """Classify every record, write ``predictions.csv`` and ``class_frequencies.csv``."""
+    if cfg["selection"]["split"] == "heldout" and not victim.card.get("data"):
+        say(
+            f"note: nothing says what victim {victim.name} was trained on (no card beside its "
+            "file): selection.split=heldout keeps every record"
+        )
     with Progress(f"classifying {records.name}", len(records)) as progress:
         predictions = predict(victim, records, tick=lambda done, _: progress.update(done))
     write_csv(
