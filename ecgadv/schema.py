@@ -428,6 +428,10 @@ def _check_injection(cfg: Mapping[str, Any]) -> None:
         ):
             if given:
                 raise ConfigError(f"{option} is for injected signals: it needs threat_model=type2")
+        if cfg.get("deployment") == "cloud" and lookup(cfg, "eot.name") == "shift":
+            from ecgadv.threat.channel import NO_SHIFTS
+
+            raise ConfigError(NO_SHIFTS)
     if cfg.get("universal") and attack != "eot":
         raise ConfigError(f"universal={show(cfg['universal'])} attack={attack}: needs attack=eot")
     if cfg.get("universal") == "all" and cfg.get("target") in ("all", "untargeted"):

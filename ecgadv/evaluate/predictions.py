@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgadv.evaluate.verification import softmax
 from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
+from ecgadv.study.judge import softmax
 from ecgadv.victims.loading import Victim
 
 KEEP_EVERY = 20.0

@@ -76,7 +76,7 @@ def _intervals(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _edited(cases: pd.DataFrame, shifts: int) -> dict[str, dict[str, Any]]:
     """Pair -> rates of edited recordings over onsets, as :func:`rates` has them; ``all`` first."""
-    from ecgadv.evaluate.type2 import rates
+    from ecgadv.evaluate.trials import rates
 
     rows = [
         {
