@@ -276,7 +276,7 @@ class Engine:
 
 
 def _where(condition: Any, these: Any, those: Any) -> Any:
-    """Rows of one nested tuple of tensors where the condition, (B,) bool, holds, else of another."""
+    """Rows of one nested tuple of tensors where a condition, (B,) bool, holds, else of another."""
     from keras import ops
 
     if these is None:
