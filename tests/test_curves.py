@@ -57,6 +57,44 @@ def test_the_band_is_wilsons_interval_of_every_rate():
             assert high[k] == pytest.approx(wanted.high, abs=1e-12)
 
 
+def test_the_band_is_a_bootstrap_over_records():
+    """The band at each budget is what drawing whole records gives; Wilson's is beside it."""
+    from ecgadv.evaluate.statistics import record_interval
+
+    rng = np.random.default_rng(4)
+    size = rng.lognormal(size=40)
+    records = [f"R{k // 4}" for k in range(40)]
+    # Cases of a record resemble each other: 10 records are not 40 trials.
+    distances = np.repeat(rng.lognormal(sigma=2.0, size=10), 4) * (1 + 0.01 * size)
+    distances[::13] = math.inf
+    curve = curves.success_curve(distances, records)
+    for k in range(0, len(curve.budget), 5):
+        hits = distances <= curve.budget[k]
+        low, high = record_interval(hits, np.ones(40), records)
+        assert curve.low[k] == pytest.approx(low, abs=0.04)
+        assert curve.high[k] == pytest.approx(high, abs=0.04)
+    middle = len(curve.budget) // 2
+    low, high = (ends[middle] for ends in curve.wilson)
+    assert curve.high[middle] - curve.low[middle] > 1.3 * (high - low)
+    few = curves.success_curve(distances[:8], records[:8])
+    assert np.isnan(few.low).all()
+    assert np.isnan(few.zero)
+    rows = curves.curve_rows({"all": few})
+    assert [r["ci_low"] for r in rows] == [None] * len(rows)
+    assert all(r["wilson_high"] > r["wilson_low"] for r in rows)
+
+
+def test_the_median_over_records_is_wider_than_over_cases_that_resemble_each_other():
+    rng = np.random.default_rng(5)
+    distances = np.repeat(rng.lognormal(size=12), 6)
+    records = [k // 6 for k in range(72)]
+    low, high = curves.median_over_records(distances, records)
+    middle, least, most = curves.median_with_interval(distances)
+    assert low <= middle <= high
+    assert high - low > most - least
+    assert curves.median_over_records(distances[:12], records[:12]) is None
+
+
 def test_curves_of_pairs_partition_that_of_all_cases():
     found = curves.pair_curves(ROWS, "d_l2")
     assert list(found) == ["all", "A>N", "A>O", "N>O", "N>A"]
@@ -102,7 +140,8 @@ def test_few_cases_and_failures_give_no_finite_interval():
 def test_robustness_is_plain_json_with_none_for_infinite():
     summary = curves.robustness(ROWS, "d_l2")
     assert summary == {
-        "metric": "l2", "column": "d_l2", "n": 7, "median_distance": 2.0, "ci95": [0.5, None],
+        "metric": "l2", "column": "d_l2", "n": 7, "median_distance": 2.0,
+        "ci95_records": [1.0, None], "ci95": [0.5, None],
     }  # fmt: skip
     lost = curves.robustness([row("A", "N", 3.0, False)] * 8, "d_l2")
     assert lost["median_distance"] is None
@@ -118,7 +157,9 @@ def test_the_figure_shows_every_pair_as_a_rising_step_within_its_band():
     lines = {line.get_gid(): line for axes in figure.axes for line in axes.get_lines()}
     bands = {c.get_gid() for axes in figure.axes for c in axes.collections}
     assert set(found) == {gid for gid in lines if gid in found}
-    assert {f"band {pair}" for pair in found} <= bands
+    # Two cases of two records say nothing of others.
+    assert {pair for pair, curve in found.items() if curve.n < 3} == {"A>O", "N>O", "N>A"}
+    assert {f"band {pair}" for pair in ("all", "A>N")} == bands - {None}
     drawn = lines["A>N"].get_ydata()
     assert drawn[0] == 0
     assert drawn[-1] == pytest.approx(2 / 3)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+from ecgadv import backend
 from ecgadv.errors import ConfigError
 from ecgadv.threat.limits import Limits, spans_of
 from ecgadv.threat.metrics import Factor, Quadratic
@@ -22,17 +23,47 @@ class Problem:
         metric: the distance to be small.
         seed: of the run.
         exact: the objective in float32 where ``objective`` computes in a coarser arithmetic.
+        seen: where the engine collects, a step at a time, what :meth:`watch` was told.
     """
 
     objective: Objective
     metric: Quadratic
     seed: int = 0
     exact: Objective | None = None
+    seen: list[Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def judge(self) -> Objective:
         """The objective in float32."""
         return self.exact or self.objective
+
+    def value_and_grad(self, loss: backend.Loss) -> Callable[..., tuple[tuple[Any, Any], Any]]:
+        """:func:`ecgadv.backend.value_and_grad`, watched: how a step differentiates.
+
+        Everything that the loss returns counts, so a margin beside it does too. Not for the body of
+        a loop of the backend: there, differentiate without, and :meth:`watch` the sums.
+        """
+        differentiate = backend.value_and_grad(loss)
+
+        def watched(x: Any, *args: Any) -> tuple[tuple[Any, Any], Any]:
+            values, gradient = differentiate(x, *args)
+            self.watch(values, gradient)
+            return values, gradient
+
+        return watched
+
+    def watch(self, values: Any, gradient: Any) -> None:
+        """Tell the engine whether each case has finite (B,) values and a finite (B, n) gradient.
+
+        The squares of a gradient must be finite too, as every solver adds them up.
+        """
+        from keras import ops
+
+        seen = self.seen
+        if seen is None:
+            return
+        backend.map_tensors(lambda value: seen.append(ops.isfinite(value)), values)
+        seen.append(ops.isfinite(ops.sum(ops.square(gradient), axis=-1)))
 
 
 class Found(NamedTuple):
@@ -45,6 +76,8 @@ class Found(NamedTuple):
         gradients: (B,) int32 gradient evaluations spent.
         forwards: (B,) int32 forward evaluations spent without a gradient.
         history: (B, steps) loss of every iteration, where the attack keeps it.
+        broken_at: (B,) step whose gradient was not finite, 0 where all were; of direct attacks
+            only, as the engine watches the others.
     """
 
     delta: Any
@@ -53,6 +86,7 @@ class Found(NamedTuple):
     gradients: Any
     forwards: Any
     history: Any = None
+    broken_at: Any = None
 
 
 class Attack(ABC):
@@ -60,6 +94,8 @@ class Attack(ABC):
 
     ``init`` and ``step`` take and return named tuples of tensors with a leading case axis, and no
     operation in them may mix cases: the engine compiles them, drops finished cases and re-batches.
+    A step differentiates by ``problem.value_and_grad``; a case for which that is not finite keeps
+    the state from before the step and goes no further, so no step need handle NaN.
 
     Attributes:
         name: as in configurations.

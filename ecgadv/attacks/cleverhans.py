@@ -83,7 +83,7 @@ class _Cleverhans(DirectAttack):
         victim = problem.objective.victim
         # One callable for all chunks, as cleverhans traces anew for every callable it meets; what
         # differs from chunk to chunk lies here.
-        held: dict[tuple[int, ...], tuple[Callable[[Any], Any], Cases]] = {}
+        held: dict[tuple[int, ...], tuple[Callable[[Any], Any], Cases, _Watch]] = {}
 
         def solve(cases: Cases) -> Found:
             import tensorflow as tf
@@ -91,34 +91,70 @@ class _Cleverhans(DirectAttack):
             shape = cases.x.shape
             if shape not in held:
                 own = Cases(*(tf.Variable(part) for part in _tensors(cases)))
-
-                held[shape] = functools.partial(_logits, victim, own), own
-            model, own = held[shape]
+                watch = _Watch(shape[0])
+                held[shape] = functools.partial(_logits, victim, own, watch), own, watch
+            model, own, watch = held[shape]
             for variable, value in zip(own, _tensors(cases), strict=True):
                 variable.assign(value)
             x = tf.convert_to_tensor(own.x)[..., None]
             untargeted = np.asarray(cases.target) == UNTARGETED
-            delta = np.zeros(shape, np.float32)
+            delta, broken_at = np.zeros(shape, np.float32), np.zeros(shape[0], np.int64)
             for targeted in (True, False):
                 rows = untargeted != targeted
                 if rows.any():
                     goal = np.where(rows, cases.target if targeted else cases.source, 0)
                     y = tf.convert_to_tensor(goal, tf.int32)
+                    watch.begin()
                     moved = backend.to_numpy(self.perturb(model, x, y, targeted) - x)[..., 0]
-                    delta[rows] = moved[rows]
+                    delta[rows], broken_at[rows] = moved[rows], watch.broken_at()[rows]
             delta *= np.asarray(cases.free, np.float32)
-            excess = judge(backend.tensor(delta, "float32"), Cases(*_tensors(cases)))
+            lost = (broken_at > 0) | ~np.isfinite(delta).all(axis=1)
+            # The library goes on after such a gradient, and clips NaN to its bounds.
+            delta[lost] = 0
+            excess = backend.to_numpy(
+                judge(backend.tensor(delta, "float32"), Cases(*_tensors(cases)))
+            )
+            lost |= ~np.isfinite(excess)
+            broken_at = np.where(lost & (broken_at == 0), self.gradients, broken_at)
             spent = np.full(len(delta), self.gradients)
-            success = backend.to_numpy(excess) >= 0
-            return Found(delta, success, np.ones(len(delta), bool), spent, np.ones_like(spent))
+            done, forwards = np.ones(len(delta), bool), np.ones_like(spent)
+            return Found(delta, excess >= 0, done, spent, forwards, broken_at=broken_at)
 
         judge = backend.compile(lambda delta, cases: problem.objective(delta, cases, 0).excess)
         return solve
 
 
-def _logits(victim: Victim, cases: Cases, x: Any) -> Any:
+class _Watch:
+    """Sees the gradients that the library takes, whose steps hide which were not finite."""
+
+    def __init__(self, count: int) -> None:
+        import tensorflow as tf
+
+        step, at = tf.Variable(0), tf.Variable(np.zeros(count, np.int32))
+
+        def back(gradient: Any) -> Any:
+            step.assign_add(1)
+            finite = tf.math.is_finite(tf.reduce_sum(tf.square(gradient), axis=(1, 2)))
+            at.assign(tf.where((at > 0) | finite, at, step))
+            return gradient
+
+        self._step, self._at = step, at
+        self.through = tf.custom_gradient(lambda x: (tf.identity(x), back))
+        """The identity, which notes the gradient that passes on its way back, (B, n, 1)."""
+
+    def begin(self) -> None:
+        """Forget all that was seen."""
+        self._step.assign(0)
+        self._at.assign(0 * self._at)
+
+    def broken_at(self) -> np.ndarray:
+        """(B,) int: the first gradient that was not finite, from 1; 0 where all were."""
+        return np.asarray(self._at.numpy(), np.int64)
+
+
+def _logits(victim: Victim, cases: Cases, watch: _Watch, x: Any) -> Any:
     """Logits of perturbed records, (B, n, 1) -> (B, classes); what is not free stays."""
-    delta = (x[..., 0] - cases.x) * cases.free
+    delta = (watch.through(x)[..., 0] - cases.x) * cases.free
     return victim.forward(victim.standardise(cases.x + delta, cases.valid))
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from ecgadv import backend
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.errors import ConfigError
 from ecgadv.threat.limits import Spans
@@ -141,7 +140,7 @@ class CarliniWagner(Attack):
             distance = metric.value(masked)
             return distance + constant * hinge, (distance, outcome.excess)
 
-        (value, (distance, excess)), gradient = backend.value_and_grad(loss)(
+        (value, (distance, excess)), gradient = problem.value_and_grad(loss)(
             state.delta, state.constant, state.gradients
         )
         active = state.search < self.search_steps

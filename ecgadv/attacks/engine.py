@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -112,11 +112,14 @@ class Solution:
     """What a solver believes it found; nothing here is verified.
 
     Attributes:
-        delta: (B, n) float32.
-        success: (B,) bool.
+        delta: (B, n) float32, finite: of a broken case the last finite one, or 0.
+        success: (B,) bool; never of a broken case.
         gradients: (B,) int.
         forwards: (B,) int.
         history: (B, steps) loss of every iteration, None where the attack does not keep it.
+        broken: (B,) bool, a gradient, margin or loss was not finite, so the attack ended there.
+            Where it is not given: δ was not finite.
+        broken_at: (B,) int, the step of the attack at which that was, from 1; 0 where unknown.
     """
 
     delta: np.ndarray
@@ -124,6 +127,34 @@ class Solution:
     gradients: np.ndarray
     forwards: np.ndarray
     history: np.ndarray | None = None
+    broken: np.ndarray = field(default=None)  # type: ignore[assignment]
+    broken_at: np.ndarray = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        lost = ~np.isfinite(self.delta).all(axis=1)
+        at = np.zeros(len(lost), np.int64) if self.broken_at is None else self.broken_at
+        broken = lost | (at > 0 if self.broken is None else self.broken)
+        for name, value in (
+            ("delta", np.where(lost[:, None], np.float32(0), self.delta)),
+            ("success", np.asarray(self.success) & ~broken),
+            ("broken", broken),
+            ("broken_at", at),
+        ):
+            object.__setattr__(self, name, value)
+
+
+class _Watched(NamedTuple):
+    """The state of an attack, and when a case broke.
+
+    Attributes:
+        state: the attack's own.
+        step: (B,) int32 steps done.
+        broken_at: (B,) int32 step at which the case broke, 0 while it is whole.
+    """
+
+    state: Any
+    step: Any
+    broken_at: Any
 
 
 class Engine:
@@ -143,16 +174,31 @@ class Engine:
         self._init = backend.compile(self._init_pure)
         self._step = backend.compile(self._step_pure)
         self._finish = backend.compile(self._finish_pure)
-        self._done = backend.compile(lambda state: attack.found(state).done)
+        self._done = backend.compile(lambda run: attack.found(run.state).done)
 
-    def _init_pure(self, cases: Cases, factor: Factor) -> Any:
-        return self.attack.init(self.problem, cases, factor)
+    def _init_pure(self, cases: Cases, factor: Factor) -> _Watched:
+        from keras import ops
 
-    def _step_pure(self, cases: Cases, factor: Factor, state: Any) -> Any:
-        return self.attack.step(self.problem, cases, factor, state)
+        state = self.attack.init(self.problem, cases, factor)
+        none = ops.cast(ops.zeros_like(cases.x[:, 0]), "int32")
+        return _Watched(state, none, none)
 
-    def _finish_pure(self, cases: Cases, factor: Factor, state: Any) -> Found:
-        return self.attack.found(self.attack.finish(self.problem, cases, factor, state))
+    def _step_pure(self, cases: Cases, factor: Factor, run: _Watched) -> _Watched:
+        """A step of every case; one that is not finite, or was not before, stays as it was."""
+        from keras import ops
+
+        seen: list[Any] = []
+        state = self.attack.step(replace(self.problem, seen=seen), cases, factor, run.state)
+        step, broken_at = run.step + 1, run.broken_at
+        # Of a case that is done or broken already, nothing counts any more.
+        over = ops.logical_or(self.attack.found(run.state).done, broken_at > 0)
+        for finite in seen:
+            broken_at = ops.where(ops.logical_or(finite, over), broken_at, step)
+        return _Watched(_where(broken_at > 0, run.state, state), step, broken_at)
+
+    def _finish_pure(self, cases: Cases, factor: Factor, run: _Watched) -> tuple[Found, Any]:
+        state = self.attack.finish(self.problem, cases, factor, run.state)
+        return self.attack.found(state), run.broken_at
 
     def factor(self, free: np.ndarray) -> Factor:
         """The metric's factor on the free samples of a chunk, shared where the masks allow it."""
@@ -172,11 +218,12 @@ class Engine:
             tick: called as tick(cases done, step) at every look.
 
         Returns:
-            A row per case, in order.
+            A row per case, in order. A case whose gradient, margin or loss is not finite ends there
+            and is ``broken``; its batch mates are none the wiser.
         """
         if self._direct is not None:
             direct = self._direct(cases)
-            return Solution(direct.delta, direct.success, direct.gradients, direct.forwards)
+            return Solution(*direct[:2], *direct[3:6], None, direct.broken_at)
         total = len(cases.x)
         factor = self.factor(cases.free)
         rows = np.arange(total)
@@ -192,11 +239,13 @@ class Engine:
             if step >= limit:
                 break
             done = backend.to_numpy(self._done(state))
+            over = (done | (backend.to_numpy(state.broken_at) > 0))[: len(rows)]
             if tick:
-                tick(total - len(rows) + int(done[: len(rows)].sum()), step)
-            live = np.flatnonzero(~done[: len(rows)])
-            if not len(live):
+                tick(total - len(rows) + int(over.sum()), step)
+            if over.all():
                 break
+            # Broken cases stay in the batch: its shape decides the last bits of their mates.
+            live = np.flatnonzero(~done[: len(rows)])
             size = len(done)
             while size > 1 and len(live) <= size // 2:
                 size //= 2
@@ -212,13 +261,31 @@ class Engine:
         parts.append(
             (rows, self._collect(device_cases, device_factor, state, np.arange(len(rows))))
         )
-        return _merge(total, cases.x.shape[1], parts)
+        return _merge(parts)
 
-    def _collect(self, cases: Cases, factor: Factor, state: Any, rows: np.ndarray) -> Solution:
-        found = self._finish(cases, factor, state)
-        kept = [found.delta, found.success, found.gradients, found.forwards]
-        kept += [] if found.history is None else [found.history]
-        return Solution(*(backend.to_numpy(part)[rows] for part in kept))
+    def _collect(self, cases: Cases, factor: Factor, run: _Watched, rows: np.ndarray) -> Solution:
+        found, broken_at = backend.map_tensors(
+            lambda part: backend.to_numpy(part)[rows], self._finish(cases, factor, run)
+        )
+        # The gradient that was not finite was paid for too.
+        spent = found.gradients + (broken_at > 0) * self.problem.objective.cost
+        kinds = (np.float32, bool, np.int64, np.int64)
+        kept = (found.delta, found.success, spent, found.forwards)
+        kept = tuple(np.asarray(part, kind) for part, kind in zip(kept, kinds, strict=True))
+        return Solution(*kept, found.history, broken_at > 0, broken_at.astype(np.int64))
+
+
+def _where(condition: Any, these: Any, those: Any) -> Any:
+    """Rows of one nested tuple of tensors where a condition, (B,) bool, holds, else of another."""
+    from keras import ops
+
+    if these is None:
+        return None
+    if isinstance(these, tuple):
+        parts = [_where(condition, a, b) for a, b in zip(these, those, strict=True)]
+        return type(these)(*parts) if hasattr(these, "_fields") else tuple(parts)
+    rows = ops.reshape(condition, (-1,) + (1,) * (len(these.shape) - 1))
+    return ops.where(rows, these, those)
 
 
 def _to_device(cases: Cases) -> Cases:
@@ -250,18 +317,11 @@ def _take_factor(factor: Factor, rows: np.ndarray) -> Factor:
     )
 
 
-def _merge(total: int, n: int, parts: list[tuple[np.ndarray, Solution]]) -> Solution:
-    first = parts[0][1].history
-    out = Solution(
-        np.zeros((total, n), np.float32),
-        np.zeros(total, bool),
-        np.zeros(total, np.int64),
-        np.zeros(total, np.int64),
-        None if first is None else np.zeros((total, first.shape[1]), np.float32),
-    )
-    for rows, part in parts:
-        out.delta[rows], out.success[rows] = part.delta, part.success
-        out.gradients[rows], out.forwards[rows] = part.gradients, part.forwards
-        if out.history is not None:
-            out.history[rows] = part.history
-    return out
+def _merge(parts: list[tuple[np.ndarray, Solution]]) -> Solution:
+    """Parts of a chunk, each with its rows, in one."""
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    whole = {}
+    for one in fields(Solution):
+        columns = [getattr(part, one.name) for _, part in parts]
+        whole[one.name] = None if columns[0] is None else np.concatenate(columns)[order]
+    return Solution(**whole)

@@ -227,6 +227,7 @@ class EOT(Attack):
         turn = state.search * self._length + state.iteration
 
         entropy, hit, gradient = objective.gradient(state.p, cases, turn)
+        problem.watch((entropy, hit), gradient)
         if penalised:
             gradient = gradient + metric.gradient(state.p) / state.constant[:, None]
         active = state.search < self._searches

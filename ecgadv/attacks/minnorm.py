@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from ecgadv import backend
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.errors import ConfigError
 from ecgadv.threat.limits import Spans
@@ -211,7 +210,7 @@ class MinNorm(Attack):
             excess = problem.objective(delta, cases, iteration).excess
             return excess, excess
 
-        (excess, _), gradient = backend.value_and_grad(ascend)(state.delta, state.iteration)
+        (excess, _), gradient = problem.value_and_grad(ascend)(state.delta, state.iteration)
         limits, free = self.limits, cases.free
         gradient = limits.steer(gradient, free)
         natural = limits.steer(metric.solve(factor, gradient), free)

@@ -135,12 +135,12 @@ class PGD(Attack):
             excess = problem.objective(delta, cases, iteration).excess
             return excess, excess
 
-        (excess, _), gradient = backend.value_and_grad(ascend)(state.delta, state.iteration)
+        (excess, _), gradient = problem.value_and_grad(ascend)(state.delta, state.iteration)
         limits, free = self.limits, cases.free
         gradient = limits.steer(gradient, free)
         natural = limits.steer(problem.metric.solve(factor, gradient), free)
         square = ops.sum(gradient * natural, axis=-1)
-        # No step where the gradient vanishes, or where it is not finite.
+        # No step where the gradient vanishes.
         alive = ops.cast(square > _TINY, "float32")
         length = (2.5 / self.steps if self.step_size is None else self.step_size) * self.budget**0.5
         scale = alive * length / ops.sqrt(ops.maximum(square, _TINY))

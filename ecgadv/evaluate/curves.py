@@ -9,19 +9,26 @@ are upper bounds of the smallest ones, so the curve is a lower bound of what an 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ecgadv.evaluate import statistics
+from ecgadv.evaluate.statistics import wilson_band
+
 COLUMN_OF_METRIC = {"l2": "d_l2", "diff": "d_smooth", "diffl2": "d_smooth_l2"}
 """The column of ``cases.csv`` that an attack under a metric makes small."""
 
-CURVE_COLUMNS = ("pair", "budget", "n", "n_success", "success_rate", "ci_low", "ci_high")
-"""Columns of ``robustness.csv``."""
+CURVE_COLUMNS = (
+    "pair", "budget", "n", "n_success", "success_rate", "ci_low", "ci_high", "wilson_low",
+    "wilson_high",
+)  # fmt: skip
+"""Columns of ``robustness.csv``; the interval over records is empty where there are too few."""
 
-_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+BAND_DRAWS = 500
+"""Draws of a band: every one is a curve of its own."""
 
 ALL = "all"
 """Name of the curve over all pairs."""
@@ -35,9 +42,11 @@ class Curve:
         budget: (K,) distances at which it rises, increasing, in the units of the metric.
         successes: (K,) cases that a budget of so much reaches.
         n: cases in all, failures included.
-        low: (K,) lower end of the 95 % band.
-        high: (K,) its upper end. The band is that of Wilson's score interval at each budget by
-            itself (pointwise): each single rate is covered with 95 %, not the whole curve at once.
+        low: (K,) lower end of the 95 % band, NaN where there is none.
+        high: (K,) its upper end. The band is an interval at each budget by itself (pointwise): each
+            single rate is covered with 95 %, not the whole curve at once. It is a bootstrap over
+            records, see :func:`success_curve`.
+        zero: upper end of the band below the first budget, where the rate is 0.
     """
 
     budget: np.ndarray
@@ -45,6 +54,12 @@ class Curve:
     n: int
     low: np.ndarray
     high: np.ndarray
+    zero: float = 1.0
+
+    @property
+    def wilson(self) -> tuple[np.ndarray, np.ndarray]:
+        """(K,), (K,): Wilson's intervals, which take the cases for independent."""
+        return wilson_band(self.successes, self.n)
 
     @property
     def rate(self) -> np.ndarray:
@@ -57,22 +72,6 @@ class Curve:
             return math.nan
         count = int(np.searchsorted(self.budget, budget, side="right"))
         return float(self.successes[count - 1] / self.n) if count else 0.0
-
-
-def wilson_band(successes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """95 % Wilson score intervals of many counts at once, (K,) -> (K,), (K,).
-
-    Wilson EB. Probable inference, the law of succession, and statistical inference. JASA 1927.
-    """
-    k = np.asarray(successes, dtype=np.float64)
-    if n == 0:
-        return np.zeros_like(k), np.ones_like(k)
-    rate, square = k / n, _Z**2 / n
-    middle = (rate + 0.5 * square) / (1.0 + square)
-    half = _Z * np.sqrt(rate * (1.0 - rate) / n + 0.25 * square / n) / (1.0 + square)
-    # At the ends the interval closes exactly, which rounding must not undo.
-    low = np.where(k == 0, 0.0, np.clip(middle - half, 0.0, 1.0))
-    return low, np.where(k == n, 1.0, np.clip(middle + half, 0.0, 1.0))
 
 
 def minimal_distances(rows: Sequence[Mapping[str, Any]], column: str) -> np.ndarray:
@@ -88,14 +87,34 @@ def minimal_distances(rows: Sequence[Mapping[str, Any]], column: str) -> np.ndar
     )
 
 
-def success_curve(distances: np.ndarray) -> Curve:
-    """The exact curve of (n,) distances; failures are infinite and count as cases."""
-    values = np.sort(np.asarray(distances, dtype=np.float64))
-    finite = values[np.isfinite(values)]
+def success_curve(distances: np.ndarray, records: Sequence[Hashable] | None = None) -> Curve:
+    """The exact curve of (n,) distances; failures are infinite and count as cases.
+
+    Args:
+        distances: of each case.
+        records: (n,) its record: cases of one record are drawn together for the band, see
+            :func:`ecgadv.evaluate.statistics.record_interval`. None: every case has its own.
+    """
+    values = np.asarray(distances, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    finite = values[order][np.isfinite(values[order])]
     budget, counts = np.unique(finite, return_counts=True)
     successes = np.cumsum(counts)
-    low, high = wilson_band(successes, len(values))
-    return Curve(budget, successes, len(values), low, high)
+    names = range(len(values)) if records is None else records
+    record, count = statistics.units(list(names))
+    if count < statistics.FEWEST_RECORDS:
+        none = np.full(len(budget), np.nan)
+        return Curve(budget, successes, len(values), none, none, math.nan)
+    weights = statistics.drawn(count, BAND_DRAWS)[:, record[order]]
+    reached = np.cumsum(weights, axis=1)
+    rates = reached[:, successes - 1] / reached[:, -1:]
+    low, high = np.percentile(rates, [2.5, 97.5], axis=0) if len(budget) else (budget, budget)
+    # Where no draw differs there is as much to say as there are records.
+    same = high - low <= 1e-12
+    ends = wilson_band(successes / max(1, len(values)) * count, count)
+    low, high = np.where(same, ends[0], low), np.where(same, ends[1], high)
+    zero = float(wilson_band(np.zeros(1), count)[1][0])
+    return Curve(budget, successes, len(values), low, high, zero)
 
 
 def median_with_interval(distances: np.ndarray) -> tuple[float, float, float]:
@@ -122,6 +141,40 @@ def median_with_interval(distances: np.ndarray) -> tuple[float, float, float]:
     return float(middle), float(values[rank - 1]), float(values[n - rank])
 
 
+def median_over_records(
+    distances: np.ndarray, records: Sequence[Hashable] | None
+) -> tuple[float, float] | None:
+    """95 % bootstrap of the median over records, whose cases are drawn together.
+
+    Args:
+        distances: (n,), failures infinite.
+        records: (n,) record of each; None: every case has its own.
+
+    Returns:
+        Lower and upper end, infinite where half the cases of a draw failed; None with too few
+        records.
+    """
+    values = np.asarray(distances, dtype=np.float64)
+    names = range(len(values)) if records is None else records
+    record, count = statistics.units(list(names))
+    if count < statistics.FEWEST_RECORDS:
+        return None
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(statistics.drawn(count, BAND_DRAWS)[:, record[order]], axis=1)
+    half = below[:, -1:] / 2
+    # The middle one, or the mean of the middle two, of what was drawn.
+    first, last = (below < half).sum(1), (below <= half).sum(1)
+    middle = 0.5 * (values[order][first] + values[order][last])
+    low, high = (np.percentile(middle, q, method=m) for q, m in ((2.5, "lower"), (97.5, "higher")))
+    return float(low), float(high)
+
+
+def record_names(rows: Sequence[Mapping[str, Any]]) -> list[Hashable] | None:
+    """Records of the cases that :func:`minimal_distances` counts; None where rows name none."""
+    named = [row.get("record") for row in rows if row["status"] != "skipped"]
+    return named if all(named) else None
+
+
 def robustness(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any]:
     """A victim's robustness in one number: the median minimal distance, for ``summary.json``.
 
@@ -130,10 +183,12 @@ def robustness(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any]
         column: the distance that the attack made small.
 
     Returns:
-        ``metric``, ``column``, ``n``, ``median_distance`` and ``ci95`` (95 %, order statistics);
+        ``metric``, ``column``, ``n``, ``median_distance``, ``ci95_records`` (bootstrap over
+        records, None with too few) and ``ci95`` (order statistics, cases taken for independent);
         None stands for infinite, where half the cases or more failed.
     """
     distances = minimal_distances(rows, column)
+    over = median_over_records(distances, record_names(rows))
     middle, low, high = median_with_interval(distances)
 
     def plain(value: float) -> float | None:
@@ -145,6 +200,7 @@ def robustness(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any]
         "column": column,
         "n": len(distances),
         "median_distance": plain(middle),
+        "ci95_records": None if over is None else [plain(end) for end in over],
         "ci95": [plain(low), plain(high)],
     }
 
@@ -156,7 +212,10 @@ def pair_curves(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Cur
         if row["status"] != "skipped":
             groups[ALL].append(row)
             groups.setdefault(f"{row['source']}>{row['target']}", []).append(row)
-    return {pair: success_curve(minimal_distances(group, column)) for pair, group in groups.items()}
+    return {
+        pair: success_curve(minimal_distances(group, column), record_names(group))
+        for pair, group in groups.items()
+    }
 
 
 def curve_rows(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
@@ -168,9 +227,11 @@ def curve_rows(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
             "n": curve.n,
             "n_success": int(curve.successes[k]),
             "success_rate": float(curve.rate[k]),
-            "ci_low": float(curve.low[k]),
-            "ci_high": float(curve.high[k]),
+            "ci_low": float(curve.low[k]) if math.isfinite(curve.low[k]) else None,
+            "ci_high": float(curve.high[k]) if math.isfinite(curve.high[k]) else None,
+            "wilson_low": float(low),
+            "wilson_high": float(high),
         }
         for pair, curve in curves.items()
-        for k in range(len(curve.budget))
+        for k, (low, high) in enumerate(zip(*curve.wilson, strict=True))
     ]

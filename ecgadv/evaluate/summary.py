@@ -8,21 +8,28 @@ from typing import Any
 import numpy as np
 
 from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
-from ecgadv.evaluate.statistics import quartiles, wilson
+from ecgadv.evaluate.statistics import case_interval, quartiles, wilson
 
 SUMMARISED = ("d_l2", "d_smooth", "d_smooth_l2", "l2_norm", "snr_db")
 
 
 def rate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Count, successes, rate and 95 % Wilson interval of attacked cases."""
+    """Count, successes, rate and 95 % intervals of attacked cases.
+
+    ``ci95_records`` is a bootstrap over records, None with too few of them or where rows name none;
+    ``ci95`` is Wilson's, which takes the cases for independent.
+    """
     n = len(rows)
     k = sum(bool(row["success"]) for row in rows)
-    low, high = wilson(k, n)
+    named = [row.get("record") for row in rows]
+    whole = case_interval(rows) if all(named) else None
     return {
         "n": n,
         "n_success": k,
+        "n_records": len(set(named)) if all(named) else None,
         "success_rate": k / n if n else None,
-        "ci95": [round(low, 6), round(high, 6)],
+        "ci95_records": None if whole is None else [round(end, 6) for end in whole],
+        "ci95": [round(end, 6) for end in wilson(k, n)],
     }
 
 
@@ -51,7 +58,7 @@ def summarise(
     """The counted part of ``summary.json``.
 
     Args:
-        rows: all rows of ``cases.csv``; skipped ones do not count as cases.
+        rows: all rows of ``cases.csv``; skipped ones do not count as cases, ``n_skipped`` does.
         pairs: attacked rows by ``A>N``.
     """
     attacked = [row for row in rows if row["status"] != "skipped"]
@@ -61,7 +68,9 @@ def summarise(
     return {
         "n_cases": overall["n"],
         "n_success": overall["n_success"],
+        "n_records": overall["n_records"],
         "success_rate": overall["success_rate"],
+        "ci95_records": overall["ci95_records"],
         "ci95": overall["ci95"],
         "n_failed": len(attacked) - len(done),
         "n_skipped": len(rows) - len(attacked),

@@ -56,7 +56,7 @@ def robustness_figure(curves: Mapping[str, Curve], column: str, title: str = "")
     for axes in figure.axes[-columns:] if sources else figure.axes:
         axes.set_xlabel(f"budget: {DISTANCE_NAMES.get(column, column)}")
     heading = title or "success within a budget"
-    figure.suptitle(f"{heading} (band: 95 %, pointwise)", fontsize=9)
+    figure.suptitle(f"{heading} (band: 95 % over records, pointwise)", fontsize=9)
     return figure
 
 
@@ -81,7 +81,7 @@ def robustness_by_metric(curves: Mapping[str, Curve], columns: Mapping[str, str]
         if k:
             axes.set_yticklabels([])
             axes.set_ylabel("")
-    figure.suptitle("success within a budget (band: 95 %, pointwise)", fontsize=9)
+    figure.suptitle("success within a budget (band: 95 % over records, pointwise)", fontsize=9)
     left = 17 / (24 + 52 * len(curves))  # mm for the label and the ticks
     figure.subplots_adjust(left=left, right=0.98, bottom=0.2, top=0.8)
     return figure
@@ -105,22 +105,24 @@ def _draw(
     if not curve.n:
         return
     # From rate 0 at the left edge to the last rate at the right one.
-    first_low, first_high = 0.0, _high_at_zero(curve.n)
+    first_low, first_high = 0.0, curve.zero
     budget = np.concatenate([[ends[0]], curve.budget, [ends[1]]])
 
     def stretched(values: np.ndarray, first: float) -> np.ndarray:
         last = values[-1] if len(values) else first
         return np.concatenate([[first], values, [last]])
 
-    axes.fill_between(
-        budget,
-        stretched(curve.low, first_low),
-        stretched(curve.high, first_high),
-        step="post",
-        color=style.series(rank)["color"],
-        alpha=0.14,
-        linewidth=0,
-    ).set_gid(f"band {pair}")
+    # Too few records to say anything of others: no band.
+    if np.isfinite(curve.zero):
+        axes.fill_between(
+            budget,
+            stretched(curve.low, first_low),
+            stretched(curve.high, first_high),
+            step="post",
+            color=style.series(rank)["color"],
+            alpha=0.14,
+            linewidth=0,
+        ).set_gid(f"band {pair}")
     (line,) = axes.step(
         budget,
         stretched(curve.rate, 0.0),
@@ -130,12 +132,6 @@ def _draw(
         **style.series(rank),
     )
     line.set_gid(pair)
-
-
-def _high_at_zero(n: int) -> float:
-    from ecgadv.evaluate.curves import wilson_band
-
-    return float(wilson_band(np.zeros(1), n)[1][0])
 
 
 def _finish(axes: Axes, ends: tuple[float, float], title: str) -> None:

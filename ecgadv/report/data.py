@@ -57,6 +57,8 @@ COLUMN_HELP = {
     "qrs_share": "share of the change's energy about the QRS complexes",
     "t_share": "share of the change's energy where T waves are expected",
     "job": "folder of the job in the sweep",
+    "95 %": "interval of the rate, a bootstrap over recordings; – with fewer than three of them",
+    "Wilson 95 %": "interval of the rate that takes cases (or readings) for independent",
     "metric": "how the size of a perturbation was measured",
 }
 """What a column of the report's tables means, in a line."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecgadv.evaluate.curves import minimal_distances, pair_curves, success_curve
+from ecgadv.evaluate.curves import ALL, pair_curves
 from ecgadv.records.base import class_name
 from ecgadv.records.preprocessing import FS
-from ecgadv.report import data, figures, signals, style, type2
+from ecgadv.report import data, figures, injected, signals, style, type2
 from ecgadv.report.curves import robustness_by_metric, robustness_figure
 from ecgadv.tracking.content import read_json
 
@@ -193,7 +193,7 @@ def _robustness(cases: pd.DataFrame, runs: dict[str, Path], folder: Path) -> lis
     curves = {}
     for metric, column in columns.items():
         mine = cases[cases["metric"] == metric].to_dict("records")
-        curves[metric] = success_curve(minimal_distances(mine, column))
+        curves[metric] = pair_curves(mine, column)[ALL]
     figure = robustness_by_metric(curves, columns)
     return [style.save_figure(figure, folder / "robustness_by_metric.png")]
 
@@ -217,7 +217,7 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
         curves = pair_curves(cases.to_dict("records"), column)
         drawn = robustness_figure(curves, column, f"{data.metric_of(config)}: success in a budget")
         pictures.overview.append(style.save_figure(drawn, place / "robustness_curve.png"))
-    pictures.overview += type2.write_figures(folder)
+    pictures.overview += injected.write_figure(folder) + type2.write_figures(folder)
     for stale in place.glob("*_*_*.p*"):
         if stale.name.startswith(GALLERY):
             stale.unlink(missing_ok=True)

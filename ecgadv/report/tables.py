@@ -23,7 +23,9 @@ class Row:
         target: class letter, ``any``, or "" in the last row.
         n: cases attempted.
         n_success: of them successful.
-        interval: Wilson's 95 % interval of the rate.
+        n_records: recordings that they are of.
+        by_records: 95 % interval of the rate, a bootstrap over recordings; None with too few.
+        interval: Wilson's, which takes cases for independent.
         quartiles: distance -> (25 %, median, 75 %) over the successful cases.
     """
 
@@ -31,6 +33,8 @@ class Row:
     target: str
     n: int
     n_success: int
+    n_records: int
+    by_records: tuple[float, float] | None
     interval: tuple[float, float]
     quartiles: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
@@ -41,7 +45,7 @@ class Row:
 
 
 def _row(source: str, target: str, tried: pd.DataFrame) -> Row:
-    from ecgadv.evaluate.statistics import wilson
+    from ecgadv.evaluate.statistics import record_interval, wilson
 
     won = tried[succeeded(tried)]
     quartiles = {}
@@ -50,7 +54,34 @@ def _row(source: str, target: str, tried: pd.DataFrame) -> Row:
         if values.size:
             q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])
             quartiles[column] = (float(q25), float(median), float(q75))
-    return Row(source, target, len(tried), len(won), wilson(len(won), len(tried)), quartiles)
+    names = record_names(tried)
+    return Row(
+        source, target, len(tried), len(won), len(set(names)),
+        record_interval(succeeded(tried).to_numpy(float), np.ones(len(tried)), names),
+        wilson(len(won), len(tried)), quartiles,
+    )  # fmt: skip
+
+
+NOT_READ = "the deployment does not read them as their source"
+"""Why a case was skipped whose row names a pair of classes and no reason."""
+
+MOST_REASONS = 3
+"""Reasons for skipping that are told apart."""
+
+
+def skipped_words(cases: pd.DataFrame) -> list[str]:
+    """``3 skipped: why``, a line a reason, most frequent first; [] where nothing was."""
+    lost = cases[cases["status"].eq("skipped")]
+    if not len(lost):
+        return []
+    # A row that names a pair is a case that could not be one; else its record was not usable.
+    paired = lost["source"].fillna("").ne("") & lost["target"].fillna("").ne("")
+    usual = paired.map({True: NOT_READ, False: "not usable"})
+    said = lost["message"].fillna("").astype(str) if "message" in lost else usual
+    counts = said.where(said.ne(""), usual).value_counts()
+    words = [f"{count} skipped: {reason}" for reason, count in counts.items()]
+    rest = int(counts.iloc[MOST_REASONS:].sum())
+    return words[:MOST_REASONS] + ([f"{rest} skipped: other reasons"] if rest else [])
 
 
 def rows(cases: pd.DataFrame) -> list[Row]:
@@ -68,8 +99,30 @@ def rows(cases: pd.DataFrame) -> list[Row]:
             if len(mine):
                 found.append(_row(source, target, mine))
     if len(tried):
-        found.append(_row("all", "", tried))
+        found.append(total(tried))
     return found
+
+
+def record_names(cases: pd.DataFrame) -> list[str]:
+    """The recording of each case; of a table without such a column, each case's own id."""
+    column = "record" if "record" in cases else "case_id"
+    return [str(name) for name in cases[column]]
+
+
+def span(interval: tuple[float, float] | None) -> str:
+    """``67.6–100.0 %``; – where there is none."""
+    return "–" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f} %"
+
+
+INTERVALS = (
+    "95 %: bootstrap over recordings, – below three; Wilson's takes the cases for independent"
+)
+"""What the two intervals of a table are."""
+
+
+def total(cases: pd.DataFrame) -> Row:
+    """All attempted cases together; there is at least one."""
+    return _row("all", "", attempted(cases))
 
 
 def _percent(rate: float) -> str:
@@ -82,14 +135,15 @@ def _short(value: float) -> str:
 
 
 def success_cells(row: Row) -> list[str]:
-    """Source, target, successes of cases, rate, interval."""
-    low, high = row.interval
+    """Source, target, successes of cases, recordings, rate, both intervals."""
     return [
         row.source,
         row.target,
         f"{row.n_success}/{row.n}",
+        str(row.n_records),
         _percent(row.rate),
-        f"{100 * low:.1f} – {100 * high:.1f} %",
+        span(row.by_records),
+        span(row.interval),
     ]
 
 
@@ -105,7 +159,7 @@ def distance_cells(row: Row) -> list[str]:
     return cells
 
 
-SUCCESS_HEAD = ["source", "target", "success", "rate", "95 % interval"]
+SUCCESS_HEAD = ["source", "target", "success", "records", "rate", "95 %", "Wilson 95 %"]
 DISTANCE_HEAD = ["source", "target", *(f"{name}" for name in DISTANCE_NAMES.values())]
 
 
@@ -125,9 +179,14 @@ def _rich(title: str, head: list[str], found: list[Row], body: list[list[str]]) 
 
 
 def success_table(cases: pd.DataFrame) -> Table:
-    """Success of every source and target class with 95 % Wilson intervals, for the terminal."""
+    """Success of every source and target class with its 95 % intervals, for the terminal.
+
+    The first is a bootstrap over recordings, the second Wilson's. What was skipped stands below.
+    """
     found = rows(cases)
-    return _rich("success", SUCCESS_HEAD, found, [success_cells(r) for r in found])
+    table = _rich("success", SUCCESS_HEAD, found, [success_cells(r) for r in found])
+    table.caption, table.caption_justify = "; ".join(skipped_words(cases)) or None, "left"
+    return table
 
 
 def distances_table(cases: pd.DataFrame) -> Table:

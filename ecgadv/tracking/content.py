@@ -168,7 +168,8 @@ def read_cases(folder: Path) -> list[dict[str, str]]:
         return []
 
 
-def _is_success(row: Mapping[str, str]) -> bool:
+def is_success(row: Mapping[str, str]) -> bool:
+    """Whether a row of ``cases.csv`` was attacked to its end, and with success."""
     return row.get("status") == "ok" and row.get("success", "").lower() == "true"
 
 
@@ -187,13 +188,13 @@ def case_metrics(rows: list[dict[str, str]]) -> dict[str, float]:
     not be used is no attempt), a distance is summarised over the successful ones.
     """
     tried = [row for row in rows if row.get("status") in ("ok", "failed")]
-    won = [row for row in tried if _is_success(row)]
+    won = [row for row in tried if is_success(row)]
     metrics: dict[str, float] = {"n_cases": len(tried), "n_success": len(won)}
     if tried:
         metrics["success_rate"] = len(won) / len(tried)
     for pair in sorted({(row["source"], row["target"]) for row in tried}):
         mine = [row for row in tried if (row["source"], row["target"]) == pair]
-        metrics[f"success_rate/{pair_name(*pair)}"] = sum(map(_is_success, mine)) / len(mine)
+        metrics[f"success_rate/{pair_name(*pair)}"] = sum(map(is_success, mine)) / len(mine)
     for column in DISTANCES:
         values = [v for row in won if (v := _number(row.get(column))) is not None]
         if values:
@@ -239,11 +240,11 @@ def metrics(folder: Path) -> dict[str, float]:
         rate = _number(pair.get("success_rate")) if isinstance(pair, Mapping) else None
         if rate is not None and target:
             found[f"success_rate/{pair_name(source, target)}"] = rate
-    interval = summary.get("ci95")
-    if isinstance(interval, (list, tuple)) and len(interval) == 2:
-        low, high = _number(interval[0]), _number(interval[1])
-        if low is not None and high is not None:
-            found |= {"success_rate_ci95/low": low, "success_rate_ci95/high": high}
+        if target and isinstance(pair, Mapping):
+            name = f"success_rate_ci95_records/{pair_name(source, target)}"
+            found |= _ends(name, pair.get("ci95_records"))
+    found |= _ends("success_rate_ci95_records", summary.get("ci95_records"))
+    found |= _ends("success_rate_ci95", summary.get("ci95"))
     found |= injection_metrics(summary)
     card = read_json(folder / "victim.json")
     found |= leaves("scores", card.get("heldout_scores"))
@@ -251,12 +252,21 @@ def metrics(folder: Path) -> dict[str, float]:
     return {k: found[k] for k in _FIRST if k in found} | found
 
 
+def _ends(name: str, interval: Any) -> dict[str, float]:
+    """``NAME/low`` and ``NAME/high`` of an interval; {} where there is none."""
+    if not isinstance(interval, (list, tuple)) or len(interval) != 2:
+        return {}
+    low, high = _number(interval[0]), _number(interval[1])
+    return {} if low is None or high is None else {f"{name}/low": low, f"{name}/high": high}
+
+
 def injection_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """Rates of signals tried at random onsets, of all cases and by pair, with their intervals.
 
     ``target_rate/same_record`` (shift-robustness), ``…/other_records`` (universality) and
-    ``…/other_classes``, each with ``/A_to_N``, ``/low`` and ``/high`` (bootstrap over records) and
-    ``/wilson_low`` and ``/wilson_high`` (over readings) below it.
+    ``…/other_classes``, each with ``/A_to_N`` below it, and each of these with ``/hits`` of
+    ``/readings``, ``/low`` and ``/high`` (bootstrap over records; absent with fewer than three) and
+    ``/wilson_low`` and ``/wilson_high`` (over readings).
     """
     found: dict[str, float] = {}
     for kind, parts in (summary.get("evaluation") or {}).items():
@@ -266,12 +276,13 @@ def injection_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
             source, _, target = str(pair).partition(">")
             name = f"target_rate/{kind}" + (f"/{pair_name(source, target)}" if target else "")
             values: dict[str, Any] = {name: part.get("success_rate")}
+            values |= {f"{name}/hits": part.get("n_hits"), f"{name}/readings": part.get("n_trials")}
             for key, low, high in (
                 ("ci95_records", "low", "high"),
                 ("ci95_trials", "wilson_low", "wilson_high"),
             ):
                 edges = part.get(key)
-                if not target and isinstance(edges, (list, tuple)) and len(edges) == 2:
+                if isinstance(edges, (list, tuple)) and len(edges) == 2:
                     values |= {f"{name}/{low}": edges[0], f"{name}/{high}": edges[1]}
             found |= {safe_name(k): v for k, w in values.items() if (v := _number(w)) is not None}
     return found
@@ -283,36 +294,10 @@ def _scalar(value: Any) -> float | None:
     return _number(value)
 
 
-def _percent(rate: Any) -> str:
+def percent(rate: Any) -> str:
+    """A rate for a person; – where there is none."""
     number = _number(rate)
     return "–" if number is None else f"{100 * number:.1f} %"
-
-
-def description(folder: Path) -> str:
-    """The result of a run in Markdown, for MLflow's description of it; "" without a result."""
-    summary, rows = read_json(folder / "summary.json"), read_cases(folder)
-    known = metrics(folder)
-    if not rows or "success_rate" not in known:
-        return ""
-    head = f"**{int(known['n_success'])} of {int(known['n_cases'])} cases successful"
-    lines = [f"{head} ({_percent(known['success_rate'])})**", ""]
-    interval = summary.get("ci95")
-    if isinstance(interval, (list, tuple)) and len(interval) == 2:
-        lines[0] += f", 95 % interval {_percent(interval[0])} to {_percent(interval[1])}"
-    lines += ["| source | target | cases | success | d_l2 median | d_smooth median |"]
-    lines += ["|---|---|---:|---:|---:|---:|"]
-    tried = [row for row in rows if row.get("status") in ("ok", "failed")]
-    for source, target in sorted({(row["source"], row["target"]) for row in tried}):
-        mine = [row for row in tried if (row["source"], row["target"]) == (source, target)]
-        of_pair = case_metrics(mine)
-        medians = [of_pair.get(f"{column}/median") for column in ("d_l2", "d_smooth")]
-        cells = ["–" if m is None else f"{m:.3g}" for m in medians]
-        lines.append(
-            f"| {source} | {target} | {len(mine)} | {_percent(of_pair['success_rate'])} "
-            f"| {cells[0]} | {cells[1]} |"
-        )
-    lines += ["", "Distances are medians over the successful cases, in standardised units."]
-    return "\n".join(lines)
 
 
 _ARTIFACTS = (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ecgadv.errors import ConfigError
 from ecgadv.tracking import content, database, memory
+from ecgadv.tracking.description import description
 from ecgadv.tracking.messages import one_line, warn
 from ecgadv.tracking.uris import artifact_root, hide_password, resolve_uri
 
@@ -286,7 +287,7 @@ class Tracker(NullTracker):
             tags["victim.sha256"] = str(victim["sha256"])
         if summary.get("config_signature"):
             tags["signature"] = str(summary["config_signature"])
-        note = content.description(folder)
+        note = description(folder)
         if note:
             tags["mlflow.note.content"] = note
         metrics = content.metrics(folder)

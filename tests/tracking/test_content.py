@@ -11,6 +11,7 @@ from fake_run import config, write_run
 
 from ecgadv.errors import ConfigError
 from ecgadv.tracking import content, memory, open_tracker, sweep, views
+from ecgadv.tracking.description import description
 from ecgadv.tracking.tracker import NullTracker
 from ecgadv.tracking.uris import hide_password, resolve_uri, ui_command
 
@@ -125,11 +126,53 @@ def test_pairs_of_the_summary_have_the_last_word(tmp_path):
 
 
 def test_description_is_a_markdown_table(tmp_path):
-    text = content.description(write_run(tmp_path / "run"))
+    text = description(write_run(tmp_path / "run"))
     assert "23 of 25 cases successful (92.0 %)" in text
     assert "| A | ~ | 2 | 50.0 % |" in text
+    # Nine recordings; two of A > ~ are too few for an interval.
+    assert "95 % interval over recordings " in text
+    assert "(Wilson's over cases 80.0 % to 99.0 %)" in text
+    assert next(line for line in text.splitlines() if line.startswith("| A | ~ |")).endswith(
+        "| – |"
+    )
+    assert "1 skipped: they count in no rate." in text
     assert text.count("\n| ") == 13
-    assert content.description(tmp_path) == ""
+    assert description(tmp_path) == ""
+
+
+def test_intervals_over_records_come_first_and_are_absent_where_there_is_none(tmp_path):
+    folder = write_run(tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["ci95_records"] = [0.7, 1.0]
+    summary["n_skipped"] = 4
+    summary["pairs"] = {
+        "A>N": {"success_rate": 0.5, "ci95_records": [0.25, 0.75]},
+        "N>A": {"success_rate": 0.5, "ci95_records": None},
+    }
+    part = {"success_rate": 0.5, "n_hits": 20, "n_trials": 40, "n_records": 4,
+            "ci95_trials": [0.35, 0.65]}  # fmt: skip
+    summary["evaluation"] = {
+        "same_record": {
+            "all": part | {"ci95_records": [0.3, 0.7]},
+            "A>N": part | {"ci95_records": None},
+        }
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    found = content.metrics(folder)
+    assert found["success_rate_ci95_records/low"] == 0.7
+    assert found["success_rate_ci95_records/high"] == 1.0
+    assert found["success_rate_ci95_records/A_to_N/low"] == 0.25
+    assert "success_rate_ci95_records/N_to_A/low" not in found
+    assert found["n_skipped"] == 4
+    assert found["target_rate/same_record/low"] == 0.3
+    assert found["target_rate/same_record/hits"] == 20
+    assert found["target_rate/same_record/readings"] == 40
+    assert found["target_rate/same_record/A_to_N/wilson_high"] == 0.65
+    assert "target_rate/same_record/A_to_N/low" not in found
+    assert (
+        "- on their own recording: 50.0 % of 40 readings at random onsets reach the target, 95 % "
+        "over recordings 30.0 % to 70.0 %" in description(folder)
+    )
 
 
 def test_run_folders_in_natural_order(tmp_path):
