@@ -74,6 +74,8 @@ def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Vic
         VictimError: it reads another number of leads than the records have, or cannot be used.
     """
     victim = load_victim(instantiate(cfg["victim"]))
+    for note in victim.notes:
+        say(f"note: victim {victim.name}: {note}")
     reading = declared(cfg["victim"])
     for key in ("fs", "classes"):
         own, said = getattr(victim, key), getattr(reading, key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from ecgadv.errors import BackendError, VictimError
 from ecgadv.records.preprocessing import N_SAMPLES
 from ecgadv.victims import files
 from ecgadv.victims.declared import Reading, declared, is_function
-from ecgadv.victims.keras_models import from_keras
+from ecgadv.victims.keras_models import from_keras, from_subclassed
 from ecgadv.victims.preflight import preflight, probe_signals
 from ecgadv.victims.victim import Victim, digest_weights
 
@@ -49,7 +48,7 @@ def _load_shipped(name: str, folder: Path) -> Victim:
         raise VictimError(f"victim={name}: {weights.name} does not fit the architecture")
     model.set_weights(arrays)
     model.trainable = False
-    return from_keras(model, name=name, card=card)
+    return from_keras(model, name=name, card=card, own=True)
 
 
 def save_weights(model: Any, card: dict[str, Any], name: str, folder: Path) -> None:
@@ -76,8 +75,8 @@ def _load_keras_file(path: Path, reading: Reading) -> Victim:
     if path.suffix.lower() not in files.KERAS_SUFFIXES:
         raise VictimError(f"{where}: expected a .keras, .h5 or .hdf5 file")
     model = files.load_keras(path, where)
-    model.trainable = False
-    victim = from_keras(model, name=path.stem, card=reading.card, **_options(reading))
+    options = _options(reading)
+    victim = from_keras(model, name=path.stem, card=reading.card, own=True, **options)
     return _identified(victim, reading, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -87,8 +86,8 @@ def _load_weights(name: str, path: Path, reading: Reading) -> Victim:
 
     model = build(name, reading.n or N_SAMPLES, len(reading.classes))
     files.fill_by_order(model, path, f"victim.path={path}")
-    model.trainable = False
-    victim = from_keras(model, name=path.stem, card=reading.card, **_options(reading))
+    options = _options(reading)
+    victim = from_keras(model, name=path.stem, card=reading.card, own=True, **options)
     return _identified(victim, reading, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -97,7 +96,7 @@ def _load_torch_file(path: Path, reading: Reading) -> Victim:
     _need_torch(where)
     from ecgadv.victims.torch_files import load_torch
 
-    victim = _from_torch(load_torch(path, where), reading, path.stem)
+    victim = _from_torch(load_torch(path, where), reading, path.stem, own=True)
     return _identified(victim, reading, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -116,8 +115,13 @@ def _options(reading: Reading) -> dict[str, Any]:
 
 def _shaped(reading: Reading) -> dict[str, Any]:
     """The same for what cannot tell its own shapes."""
-    options = _options(reading)
-    return options | {"n": reading.n or reading.seconds_30, "leads": reading.leads or 1}
+    told = reading.n is not None
+    usual = f"{reading.seconds_30} samples (30 s at {reading.fs} Hz)"
+    note = f"nothing says how long its input is: {usual}; victim.n (in Python: n=) says otherwise"
+    return _options(reading) | {
+        "n": reading.n or reading.seconds_30, "leads": reading.leads or 1,
+        "open_length": not told, "notes": () if told else (note,),
+    }  # fmt: skip
 
 
 def _identified(victim: Victim, reading: Reading, digest: str) -> Victim:
@@ -128,7 +132,7 @@ def _identified(victim: Victim, reading: Reading, digest: str) -> Victim:
     usual = Reading()
     changed = [
         (key, getattr(reading, key))
-        for key in ("classes", "channels", "standardise")
+        for key in ("classes", "channels", "standardise", "n", "leads")
         if getattr(reading, key) != getattr(usual, key)
     ]
     if victim.preprocess is not None:
@@ -152,16 +156,17 @@ def _need_torch(what: str) -> None:
         ) from None
 
 
-def _from_torch(module: Any, reading: Reading, name: str = "") -> Victim:
+def _from_torch(module: Any, reading: Reading, name: str = "", own: bool = False) -> Victim:
     _need_torch("a torch.nn.Module")
-    with contextlib.suppress(NotImplementedError):  # torch.export's modules have one mode only
-        module.eval()
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    state = [np.asarray(v.detach().cpu()) for v in module.state_dict().values()]
+    from ecgadv.victims.torch_files import copied
+
+    name = name or type(module).__name__
+    twin, notes = copied(module, name, own)
+    state = [np.asarray(v.detach().cpu()) for v in twin.state_dict().values()]
+    options = _shaped(reading)
+    options["notes"] += notes
     return Victim(
-        module, name=name or type(module).__name__, sha256=digest_weights(state),
-        card=reading.card, **_shaped(reading),
+        twin, name=name, sha256=digest_weights(state), card=reading.card, **options
     )  # fmt: skip
 
 
@@ -178,7 +183,15 @@ def load_victim(
     standardise: str | None = None,
     preprocess: str | Callable[[Any], Any] | None = None,
 ) -> Victim:
-    """A victim from a name, a file, a model in memory or a callable.
+    """A victim from a name, a file, a model in memory or a callable, checked and as it is now.
+
+    A model or module in memory is copied: it is left as it was, and training it on does not change
+    the victim. A callable cannot be copied: on some backends it follows what it calls, so keep that
+    unchanged for as long as the victim is used.
+
+    Verdicts are made in float32: a network made in other arithmetic is taken in float32 with the
+    same weights, or refused. Classes are taken to exclude each other. What else there is to know of
+    a victim stands in its ``notes``.
 
     What is None is taken from the model, from the card beside its file, or else is as usual: A, N,
     O, ~, 300 Hz, 30 s, one lead, channels last.
@@ -228,9 +241,9 @@ def _resolve(victim: Any, path: str | Path | None, reading: Reading) -> Victim:
     if "keras" in kind and getattr(victim, "inputs", None):
         return _changed(from_keras(victim, **_options(reading)), reading)
     if "keras" in kind:
-        # A subclassed model does not tell its shapes; what it computes is checked like a callable.
+        # It does not tell its shapes; what it computes is checked like a callable.
         name = getattr(victim, "name", type(victim).__name__)
-        return Victim(lambda x: victim(x, training=False), name=name, **_shaped(reading))
+        return from_subclassed(victim, name, **_shaped(reading))
     if callable(victim):
         name = getattr(victim, "__name__", type(victim).__name__)
         return Victim(victim, name=name, **_shaped(reading))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,9 @@ class Victim:
         sha256: digest of the weights, "" where there are none to read.
         card: the model card, {} where there is none.
         model: the Keras model, None where it is another kind.
-        checked: whether :func:`preflight` has passed.
+        open_length: whether nobody said how long an input is, so that ``n`` is only the usual one.
+        notes: what a user should know of it, a sentence each.
+        checked: whether :func:`ecgadv.victims.preflight.preflight` has passed.
     """
 
     def __init__(
@@ -51,19 +55,23 @@ class Victim:
         sha256: str = "",
         card: dict[str, Any] | None = None,
         model: Any = None,
+        open_length: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         self._forward = forward
         self.name = name
         self.classes = tuple(classes)
-        self.n = n
-        self.fs = fs
-        self.leads = leads
+        self.n = int(n)
+        self.fs = int(fs)
+        self.leads = int(leads)
         self.over = over
         self.channels = channels
         self.preprocess = preprocess
         self.sha256 = sha256
         self.card = card or {}
         self.model = model
+        self.open_length = open_length
+        self.notes = tuple(notes)
         self.checked = False
         self._compiled: Callable[[Any], Any] | None = None
 
@@ -82,13 +90,25 @@ class Victim:
         return (self.n,) if self.leads == 1 else (self.n, self.leads)
 
     @property
+    def activations(self) -> int:
+        """Numbers that one input makes in all layers; a guess where the network does not tell."""
+        if self.model is None:
+            return self.width * 64
+        outputs = [out for layer in self.model.layers for out in _listed(layer.output)]
+        return sum(math.prod(size or 1 for size in out.shape[1:]) for out in outputs)
+
+    @property
     def reading(self) -> dict[str, Any]:
         """What it reads and answers, as plain values."""
         return {"n": self.n, "fs": self.fs, "leads": self.leads, "standardise": self.over,
                 "classes": list(self.classes)}  # fmt: skip
 
     def forward(self, x: Any) -> Any:
-        """Differentiable logits of standardised tensors, (B, leads·n) -> (B, classes)."""
+        """Differentiable logits of standardised tensors, (B, leads·n) -> (B, classes).
+
+        Raises:
+            VictimError: the network answers with something else than one tensor of two axes.
+        """
         from keras import ops
 
         if self.leads == 1:
@@ -99,7 +119,11 @@ class Victim:
             signal = self.preprocess(signal)
         if self.channels == "first":
             signal = ops.transpose(signal, (0, 2, 1))
-        return ops.cast(self._forward(signal), "float32")
+        output = self._forward(signal)
+        wrong = _unlike_logits(output, signal.shape[0])
+        if wrong:
+            raise VictimError(f"victim {self.name}: {wrong}")
+        return ops.cast(output, "float32")
 
     def standardise(self, signal: Any, valid: Any) -> Any:
         """std(·) of its pipeline on tensors, (B, leads·n) -> (B, leads·n)."""
@@ -108,6 +132,13 @@ class Victim:
     def standardise_array(self, signal: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """std(·) of its pipeline on arrays, (B, leads·n), any unit -> (B, leads·n) float32."""
         return standardise_array(signal, lengths, self.leads, self.over)
+
+    @property
+    def compiled(self) -> Callable[[Any], Any]:
+        """:meth:`forward`, traced once a shape."""
+        if self._compiled is None:
+            self._compiled = backend.compile(self.forward)
+        return self._compiled
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Logits of standardised NumPy signals -> (B, classes) float32.
@@ -126,15 +157,18 @@ class Victim:
                 f"victim {self.name}: input shape {np.shape(x)}, expected "
                 + (f"(B, {self.n}) or {expected}" if self.leads == 1 else expected)
             )
-        if self._compiled is None:
-            self._compiled = backend.compile(self.forward)
         size = 1 if len(signals) == 1 else PREDICT_BATCH
         out = []
         for start in range(0, len(signals), size):
             part = signals[start : start + size]
             fill = size - len(part)
             full = np.concatenate([part, np.zeros((fill, self.width), np.float32)])
-            result = backend.to_numpy(self._compiled(backend.tensor(full if fill else part)))
+            result = backend.to_numpy(self.compiled(backend.tensor(full if fill else part)))
+            if len(result) != size:
+                raise VictimError(
+                    f"victim {self.name}: output of {len(result)} rows for {size} records, "
+                    "expected (B, classes)"
+                )
             out.append(result[: len(part)])
         return np.concatenate(out) if out else np.zeros((0, len(self.classes)), np.float32)
 
@@ -184,32 +218,14 @@ class Victim:
             return self
         if self.model is None:
             raise VictimError(f"precision={precision}: victim {self.name} is no Keras model")
-        import keras
+        from ecgadv.victims.keras_models import rebuilt
 
-        def recast(layer: Any) -> Any:
-            config = layer.get_config()
-            # The last layer keeps its precision, so that logits are not rounded.
-            if layer is not self.model.layers[-1]:
-                config["dtype"] = "mixed_bfloat16"
-            return layer.__class__.from_config(config)
-
-        twin = keras.models.clone_model(self.model, clone_function=recast)
-        twin.set_weights(self.model.get_weights())
-        twin.trainable = False
-        return Victim(
-            lambda x: twin(x, training=False),
-            name=self.name,
-            classes=self.classes,
-            n=self.n,
-            fs=self.fs,
-            leads=self.leads,
-            over=self.over,
-            channels=self.channels,
-            preprocess=self.preprocess,
-            sha256=self.sha256,
-            card=self.card,
-            model=twin,
-        )
+        # The last layer keeps its precision, so that logits are not rounded.
+        twin = rebuilt(self.model, f"mixed_{precision}", keep=self.model.layers[-1])
+        coarse = copy.copy(self)
+        coarse.model, coarse._compiled = twin, None
+        coarse._forward = lambda x: twin(x, training=False)
+        return coarse
 
     def split_of(self, source: str, ids: Sequence[str]) -> np.ndarray:
         """``train`` or ``heldout`` for each record, as the card says.
@@ -221,6 +237,46 @@ class Victim:
             return np.full(len(ids), "heldout")
         held = set(data.get("heldout", ()))
         return np.array(["heldout" if i in held else "train" for i in ids])
+
+
+def _listed(output: Any) -> list[Any]:
+    """Tensors of an output that may be several."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if not isinstance(output, list | tuple):
+        return [output] if hasattr(output, "shape") else []
+    return [tensor for part in output for tensor in _listed(part)]
+
+
+def _unlike_logits(output: Any, batch: Any) -> str:
+    """What stands in the place of logits (B, classes), "" where they do."""
+    wanted = "expected (B, classes)"
+    if isinstance(output, Mapping):
+        names = ", ".join(str(key) for key in list(output)[:5])
+        return (
+            f"its output is a dict with {names}, {wanted}; give a function of a tensor that takes "
+            "the logits out of it"
+        )
+    if isinstance(output, tuple | list):
+        return (
+            f"its output is a {type(output).__name__} of {len(output)}, {wanted}; give a function "
+            "of a tensor that takes the logits out of it"
+        )
+    if isinstance(output, np.ndarray):
+        return f"its output is a NumPy array, which has no gradient, {wanted} as a tensor"
+    if output is None or not hasattr(output, "shape"):
+        kind = "None" if output is None else f"a {type(output).__name__}"
+        return f"its output is {kind}, {wanted}"
+    if len(output.shape) != 2:
+        return f"{shown(output.shape, batch)}, {wanted}"
+    return ""
+
+
+def shown(shape: Sequence[Any], batch: Any = None) -> str:
+    """``output (B, 333, 4)``: a shape of outputs, for messages."""
+    first = ["B" if size is None or size == batch else str(size) for size in shape[:1]]
+    rest = ["any" if size is None else str(size) for size in shape[1:]]
+    return f"output ({', '.join(first + rest)}{',' if len(shape) == 1 else ''})"
 
 
 def digest_weights(arrays: Sequence[np.ndarray]) -> str:
