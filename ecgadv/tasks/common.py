@@ -12,7 +12,13 @@ import numpy as np
 
 from ecgadv.config import instantiate
 from ecgadv.errors import DataError, VictimError
-from ecgadv.evaluate.predictions import Predictions, class_frequencies, predict, table_rows
+from ecgadv.evaluate.predictions import (
+    Predictions,
+    class_frequencies,
+    doubts,
+    predict,
+    table_rows,
+)
 from ecgadv.records.base import RecordSet
 from ecgadv.records.opening import open_source
 from ecgadv.report.progress import Progress
@@ -122,6 +128,8 @@ def predict_all(
         )
     with Progress(f"classifying {records.name}", len(records)) as progress:
         predictions = predict(victim, records, tick=lambda done, _: progress.update(done))
+    for doubt in doubts(victim, records, predictions):
+        say(f"note: victim {victim.name}: {doubt}")
     write_csv(
         folder / "predictions.csv", table_rows(victim, records, predictions), PREDICTION_COLUMNS
     )

@@ -160,7 +160,7 @@ def _from_torch(module: Any, reading: Reading, name: str = "", own: bool = False
     _need_torch("a torch.nn.Module")
     from ecgadv.victims.torch_files import copied
 
-    name = name or type(module).__name__
+    name = name or getattr(module, "original_name", type(module).__name__)
     twin, notes = copied(module, name, own)
     state = [np.asarray(v.detach().cpu()) for v in twin.state_dict().values()]
     options = _shaped(reading)
