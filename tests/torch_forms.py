@@ -1,7 +1,7 @@
 """PyTorch networks of many forms, tried one by one; run by test_network_forms.py.
 
-Prints a JSON object: for each name what refused it, or how far its answers are from the module's own
-in float32, whether the module is as it was, and how far the victim moved when the module did.
+Prints a JSON object: for each name what refused it, or how far its answers are from the module's
+own in float32, whether the module is as it was, and how far the victim moved when the module did.
 """
 
 import copy
@@ -121,10 +121,9 @@ FORMS = {
     "float64": (lambda: net().double(), FIRST),
     "an activation kept": (keeps, FIRST),
     "weight normalisation": (
-        lambda: Around(inner=nn.utils.parametrizations.weight_norm(net(), "weight")
-                       if hasattr(net(), "weight") else nn.Sequential(
+        lambda: nn.Sequential(
             nn.utils.parametrizations.weight_norm(nn.Conv1d(1, 4, 9)), nn.AdaptiveMaxPool1d(1),
-            nn.Flatten())), FIRST),
+            nn.Flatten()), FIRST),
     "a hook that changes the output": (hooked, FIRST),
     "function": (function, FIRST),
     "scripted": (lambda: torch.jit.script(net()), FIRST),

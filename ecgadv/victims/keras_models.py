@@ -44,10 +44,12 @@ def from_keras(
     hook = options.get("preprocess")
     _read_input(model, name, options)
     outputs = model.outputs
-    if len(outputs) != 1 or isinstance(model.output, dict):
-        kind = "dict with " + ", ".join(model.output) if isinstance(model.output, dict) else (
-            f"list of {len(outputs)}"
-        )  # fmt: skip
+    # A sequential model has no structure of outputs to ask for.
+    named = getattr(model, "_outputs_struct", None)
+    if len(outputs) != 1 or isinstance(named, dict):
+        kind = f"list of {len(outputs)}"
+        if isinstance(named, dict):
+            kind = f"dict with {', '.join(named)}"
         raise VictimError(
             f"victim {name}: its output is a {kind}, expected (B, classes); make a keras.Model of "
             "the output with the logits"

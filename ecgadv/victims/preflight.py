@@ -180,7 +180,8 @@ def _refuse_company(victim: Victim, x: np.ndarray, first: np.ndarray) -> None:
 
     def apart(rows: np.ndarray, others: np.ndarray) -> bool:
         same = np.isfinite(others).all(axis=1) & known[rows]
-        far = np.abs(others - first[rows]).max(axis=1, initial=0.0, where=same[:, None])
+        gap = np.where(same[:, None], others, 0) - np.where(same[:, None], first[rows], 0)
+        far = np.abs(gap).max(axis=1)
         return bool((far > bound[rows]).any() or (same != known[rows]).any())
 
     every = np.arange(len(x))
@@ -193,8 +194,8 @@ def _refuse_company(victim: Victim, x: np.ndarray, first: np.ndarray) -> None:
         return
     raise VictimError(
         f"{where}: its answer for a record changes with the others in its batch; usual causes are "
-        "batch normalisation in training mode, a recurrent layer without batch_first, and anything "
-        "else taken over the batch axis"
+        "batch normalisation or dropout in training mode, a recurrent layer without batch_first, "
+        "and anything else taken over the batch axis"
     )
 
 
