@@ -272,7 +272,7 @@ def _subject(victim: Any, shape: tuple[int, ...]) -> Victim:
     if isinstance(victim, Victim | str | Path) or len(shape) < 2:
         return load_victim(victim)
     loaded = load_victim(victim, check=False)
-    if loaded.model is None and shape[1:] not in (loaded.shape, (loaded.n, 1)):
+    if loaded.open_length and shape[1:] not in (loaded.shape, (loaded.n, 1)):
         return load_victim(victim, n=shape[1], leads=shape[2] if len(shape) == 3 else 1)
     return load_victim(loaded)
 

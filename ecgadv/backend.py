@@ -17,6 +17,9 @@ from ecgadv.errors import BackendError
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
+COARSE = ("float16", "bfloat16")
+"""Arithmetic that no verdict is made in."""
+
 Loss = Callable[..., tuple[Any, Any]]
 
 
@@ -79,8 +82,12 @@ def _start_tensorflow() -> None:
                 tf.config.threading.set_intra_op_parallelism_threads(count)
                 tf.config.threading.set_inter_op_parallelism_threads(count)
         tf.linalg.matmul(tf.ones((1, 1)), tf.ones((1, 1)))
-    # A batch that shrinks as its cases finish is traced again for each size, on purpose.
-    logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in str(record.msg))
+    logging.getLogger("tensorflow").addFilter(_not_of_retracing)
+
+
+def _not_of_retracing(record: logging.LogRecord) -> bool:
+    """A batch that shrinks as its cases finish is traced again for each size, on purpose."""
+    return "retracing" not in str(record.msg)
 
 
 @contextlib.contextmanager
@@ -184,24 +191,144 @@ def detach(tree: Any) -> Any:
     return tree.detach() if hasattr(tree, "detach") else tree
 
 
+@contextlib.contextmanager
+def keras_defaults(policy: str = "float32", layout: bool = False) -> Iterator[None]:
+    """Keras' defaults as this project means them, whatever ``keras.json`` or the session says.
+
+    Args:
+        policy: dtype policy of layers that are made while it is open.
+        layout: also the layout of layers, channels last.
+    """
+    from keras import config
+
+    kept = config.floatx(), config.dtype_policy(), config.image_data_format()
+    config.set_floatx("float32")
+    config.set_dtype_policy(policy)
+    if layout:
+        config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        config.set_floatx(kept[0])
+        config.set_dtype_policy(kept[1])
+        config.set_image_data_format(kept[2])
+
+
+@contextlib.contextmanager
+def _torch_float32() -> Iterator[None]:
+    """PyTorch without the caller's autocast and without products rounded to fewer bits."""
+    import torch
+
+    kept = torch.get_float32_matmul_precision()
+    kind = device_kind()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        with torch.autocast("cuda" if kind == "gpu" else "cpu", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(kept)
+
+
 def compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Trace and compile a pure function of tensors (and nested tuples of them), once a shape."""
+    """Trace and compile a pure function of tensors (and nested tuples of them), once a shape.
+
+    It is computed in float32 unless it says otherwise itself.
+    """
     name = running()
+
+    def plain(*args: Any) -> Any:
+        with keras_defaults():
+            return function(*args)
+
     if name == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, autograph=False)
+        logging.getLogger("tensorflow").addFilter(_not_of_retracing)
+        return tf.function(plain, autograph=False)
     if name == "jax":
         import jax
 
-        return jax.jit(function)
+        return jax.jit(plain)
     import torch
 
     def without_graph(*args: Any) -> Any:
-        with torch.no_grad():
-            return function(*args)
+        with torch.no_grad(), _torch_float32():
+            return plain(*args)
 
     return without_graph
+
+
+def coarse_arithmetic(compiled: Callable[..., Any], x: Any) -> tuple[str, ...]:
+    """Which of :data:`COARSE` a function computes in, layers and casts of its own included.
+
+    Args:
+        compiled: what :func:`compile` returned.
+        x: its one argument, a tensor.
+    """
+    name = running()
+    if name == "tensorflow":
+        kinds = _tensorflow_kinds(compiled, x)
+    elif name == "jax":
+        import jax
+
+        kinds = _jax_kinds(jax.make_jaxpr(compiled)(x).jaxpr)
+    else:
+        kinds = _torch_kinds(compiled, x)
+    return tuple(kind for kind in COARSE if kind in kinds)
+
+
+def _tensorflow_kinds(compiled: Any, x: Any) -> set[str]:
+    import tensorflow as tf
+
+    graph = compiled.get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph.as_graph_def()
+    nodes = list(graph.node)
+    for function in graph.library.function:
+        nodes += list(function.node_def)
+    # Weights may be kept in fewer bits than they are computed with.
+    held = ("ReadVariableOp", "Const", "Placeholder", "Identity")
+    kinds = set()
+    for node in nodes:
+        if node.op == "Cast":
+            kinds.add(tf.as_dtype(node.attr["DstT"].type).name)
+        elif node.op not in held:
+            kinds |= {tf.as_dtype(a.type).name for a in node.attr.values() if a.type}
+    return kinds
+
+
+def _jax_kinds(jaxpr: Any) -> set[str]:
+    kinds = {
+        str(v.aval.dtype) for eqn in jaxpr.eqns for v in eqn.outvars if hasattr(v.aval, "dtype")
+    }
+    for eqn in jaxpr.eqns:
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    kinds |= _jax_kinds(inner)
+    return kinds
+
+
+def _torch_kinds(compiled: Callable[..., Any], x: Any) -> set[str]:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    kinds: set[str] = set()
+
+    class Watch(TorchDispatchMode):
+        """Notes the type of whatever is computed, also by TorchScript and exported programs."""
+
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            out = function(*args, **(kwargs or {}))
+            for part in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(part, torch.Tensor):
+                    kinds.add(str(part.dtype).removeprefix("torch."))
+            return out
+
+    with Watch():
+        compiled(x)
+    return kinds
 
 
 def tensor(value: Any, dtype: str | None = None) -> Any:

@@ -20,7 +20,7 @@ from ecgadv.errors import ConfigError, DataError, VictimError
 from ecgadv.records import arrays, conversion
 from ecgadv.records.preprocessing import prepare
 from ecgadv.threat import metrics
-from ecgadv.victims import files, loading
+from ecgadv.victims import files, keras_models
 from ecgadv.victims.declared import declared
 from ecgadv.victims.loading import load_victim
 from ecgadv.victims.pipeline import flatten, standardise_array, unflatten
@@ -118,14 +118,14 @@ def test_a_changed_head_is_noticed(monkeypatch):
     inputs = keras.Input((N, 1))
     y = layers.Dense(4, activation="softmax")(layers.Flatten()(inputs))
     model = keras.Model(inputs, y)
-    honest = loading._logits_model
+    honest = keras_models._logits_model
 
     def careless(given):
         twin = honest(given)
         twin.layers[-1].set_weights([0.5 * w for w in twin.layers[-1].get_weights()])
         return twin
 
-    monkeypatch.setattr(loading, "_logits_model", careless)
+    monkeypatch.setattr(keras_models, "_logits_model", careless)
     with pytest.raises(VictimError, match="without its last softmax it answers otherwise"):
         load_victim(model)
 

@@ -35,10 +35,7 @@ def chunk_size(victim: Victim, wanted: int | str, total: int, views: int = 1) ->
     if wanted == "auto":
         import psutil
 
-        shapes = [(victim.width, 64)]
-        if victim.model is not None:
-            shapes = [tuple(layer.output.shape[1:]) for layer in victim.model.layers]
-        each = 16 * views * sum(int(np.prod(shape)) for shape in shapes)
+        each = 16 * views * victim.activations
         fits = int(0.25 * psutil.virtual_memory().available // each)
         size = max(1, min(LARGEST_AUTO[backend.device_kind()] // views, fits))
     else:

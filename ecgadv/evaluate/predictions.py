@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecgadv.evaluate.statistics import wilson
 from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
 from ecgadv.study.judge import softmax
@@ -110,6 +111,58 @@ def _keep(victim: Victim, records: RecordSet, logits: np.ndarray, unfinished: bo
             beginning.unlink(missing_ok=True)
     except OSError:
         return  # A cache that cannot be written costs time, never a result.
+
+
+CAUSES = (
+    "usual causes are the order of victim.classes, victim.fs, victim.standardise or "
+    "victim.preprocess, and the labels (data.label_map)"
+)
+"""Why a network may read recordings no better than by chance."""
+
+
+def doubts(victim: Victim, records: RecordSet, predictions: Predictions) -> tuple[str, ...]:
+    """What is suspicious in how a victim reads a labelled data set; nothing where it reads well.
+
+    Said where it gives one class to nearly all records though their labels differ, or where it
+    agrees with the labels no better than by chance: the upper bound of Cohen's kappa, from Wilson's
+    95 % interval of the accuracy, is below 0.2. A few records alone never bring that about.
+
+    Args:
+        victim: the classifier.
+        records: R records; only those with a label among its classes count.
+        predictions: its answers.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    usable = np.isfinite(predictions.logits).all(axis=1)
+    rows = np.flatnonzero(usable & np.isin(records.labels, victim.classes))
+    classes = list(victim.classes)
+    truth = np.array([classes.index(label) for label in records.labels[rows]], dtype=np.int64)
+    said = predictions.logits[rows].argmax(axis=1)
+    count, size = len(rows), len(classes)
+    if len(np.unique(truth)) < 2:
+        return ()
+    table = np.zeros((size, size), dtype=np.int64)
+    np.add.at(table, (truth, said), 1)
+    labelled, answered, right = table.sum(axis=1), table.sum(axis=0), int(np.trace(table))
+    most = int(answered.argmax())
+    share = f"{answered[most]} of {count} records as {classes[most]}"
+    if wilson(answered[most], count)[0] >= 0.9 and wilson(labelled[most], count)[1] < 0.85:
+        return (f"it reads {share}, {labelled[most]} are labelled so; {CAUSES}",)
+    chance = float(labelled @ answered) / count**2
+    upper = (wilson(right, count)[1] - chance) / max(1.0 - chance, 1e-9)
+    if upper >= 0.2:
+        return ()
+    note = f"it reads {right} of {count} records as labelled, by chance it would be "
+    note += f"{chance * count:.0f}; {CAUSES}"
+    order = linear_sum_assignment(-table)[1]
+    fitting = int(table[np.arange(size), order].sum())
+    if (wilson(fitting, count)[0] >= 0.6 and size > 2) or fitting == count:
+        names = [""] * size
+        for own, output in enumerate(order):
+            names[output] = "noise" if classes[own] == "~" else classes[own]
+        note += f"; victim.classes=[{','.join(names)}] would fit {fitting} of {count}"
+    return (note,)
 
 
 def table_rows(

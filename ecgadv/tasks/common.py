@@ -12,7 +12,13 @@ import numpy as np
 
 from ecgadv.config import instantiate
 from ecgadv.errors import DataError, VictimError
-from ecgadv.evaluate.predictions import Predictions, class_frequencies, predict, table_rows
+from ecgadv.evaluate.predictions import (
+    Predictions,
+    class_frequencies,
+    doubts,
+    predict,
+    table_rows,
+)
 from ecgadv.records.base import RecordSet
 from ecgadv.records.opening import open_source
 from ecgadv.report.progress import Progress
@@ -74,6 +80,8 @@ def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Vic
         VictimError: it reads another number of leads than the records have, or cannot be used.
     """
     victim = load_victim(instantiate(cfg["victim"]))
+    for note in victim.notes:
+        say(f"note: victim {victim.name}: {note}")
     reading = declared(cfg["victim"])
     for key in ("fs", "classes"):
         own, said = getattr(victim, key), getattr(reading, key)
@@ -120,6 +128,8 @@ def predict_all(
         )
     with Progress(f"classifying {records.name}", len(records)) as progress:
         predictions = predict(victim, records, tick=lambda done, _: progress.update(done))
+    for doubt in doubts(victim, records, predictions):
+        say(f"note: victim {victim.name}: {doubt}")
     write_csv(
         folder / "predictions.csv", table_rows(victim, records, predictions), PREDICTION_COLUMNS
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecgadv import backend
 from ecgadv.errors import ConfigError, DataError, StoreError
 from ecgadv.records.base import CLASSES, Batch, RecordSet
 from ecgadv.records.preprocessing import FS, N_SAMPLES, clean
@@ -158,16 +159,10 @@ def _save(model: keras.Model, path: Path) -> None:
 
 def _build(settings: TrainSettings, n: int, steps: int, precision: str) -> keras.Model:
     """The network for inputs of ``n`` samples, compiled."""
-    import keras
-
     from ecgadv.victims.architectures import build
 
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
-    keras.mixed_precision.set_dtype_policy(policy)
-    try:
-        model = build(settings.architecture, n=n)
-    finally:
-        keras.mixed_precision.set_dtype_policy("float32")
+    model = build(settings.architecture, n=n, policy=policy)
     _compile(model, settings, steps)
     model.optimizer.build(model.trainable_variables)
     return model
@@ -232,6 +227,7 @@ def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
             generator.state.assign(words >> 1)
 
 
+@backend.keras_defaults(layout=True)
 def train(
     records: RecordSet,
     settings: TrainSettings,
