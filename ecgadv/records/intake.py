@@ -142,7 +142,11 @@ def few_skipped(skipped: Mapping[str, str]) -> str:
 
 
 def check_amplitudes(
-    signals: Sequence[tuple[str, np.ndarray]], fs: float, where: str
+    signals: Sequence[tuple[str, np.ndarray]],
+    fs: float,
+    where: str,
+    remedy: str = f"say their unit with data.units=… (V, mV, uV, nV, or {NO_SCALE} for values "
+    "without a scale)",
 ) -> dict[str, str]:
     """Records that no heart makes so large, and why; of a whole set it is the unit that is wrong.
 
@@ -150,6 +154,7 @@ def check_amplitudes(
         signals: (name, signal in mV) of all records.
         fs: their sampling rate in Hz.
         where: begins the error: the option, and what says the unit.
+        remedy: ends it: what to do.
 
     Raises:
         DataError: more than half of the records are too large, or too small, for an ECG.
@@ -162,8 +167,7 @@ def check_amplitudes(
         if 2 * len(amplitudes) > len(known):
             raise DataError(
                 f"{where}: {len(amplitudes)} of {len(found)} records have an amplitude of about "
-                f"{float(np.median(amplitudes)):.3g} mV, which no ECG has; say their unit with "
-                f"data.units=… (V, mV, uV, nV, or {NO_SCALE} for values without a scale)"
+                f"{float(np.median(amplitudes)):.3g} mV, which no ECG has; {remedy}"
             )
     return {
         name: f"its amplitude is about {usual:.3g} mV, which no ECG has (data.units)"

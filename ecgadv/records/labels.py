@@ -187,14 +187,19 @@ def find_column(headings: Sequence[str], known: Sequence[str]) -> int | None:
 
 
 def read_label_file(path: Path, option: str) -> LabelTable:
+    """:func:`label_table` of a file; also raises where it is missing, a pointer or no text."""
+    return label_table(read_text(path, option), path, option)
+
+
+def label_table(text: str, path: Path, option: str) -> LabelTable:
     """Records and labels of a table, by its heading where it has one.
 
     Raises:
-        DataError: missing, not text, a row without two fields, or columns that nothing names; the
-            message names ``option``.
+        DataError: a row without two fields, or columns that nothing names; the message names
+            ``option`` and ``path``.
     """
     try:
-        rows = read_table(read_text(path, option))
+        rows = read_table(text)
     except csv.Error as error:
         raise DataError(f"{option}: {path} is not a table ({error}); {_ROWS}") from None
     if not rows:
