@@ -155,7 +155,7 @@ def names_in_files(files: Iterable[Path], path: str, value: Any) -> list[str] | 
         The texts in the files, or None where no file holds such a value.
     """
     import yaml
-    from omegaconf._utils import get_yaml_loader  # type: ignore[attr-defined]
+    from omegaconf._utils import get_yaml_loader
 
     found = None
     for file in files:

@@ -14,8 +14,8 @@ from helpers import REPO, environment, in_process
 from ecgadv.errors import ConfigError, DataError, StoreError
 from ecgadv.records import synthetic
 from ecgadv.records.base import RecordSet
-from ecgadv.victims.inputs import preprocess
 from ecgadv.victims import architectures, scores
+from ecgadv.victims.inputs import preprocess
 from ecgadv.victims.splits import stratified_folds
 from ecgadv.victims.training import TrainSettings, augment, split_indices, train
 

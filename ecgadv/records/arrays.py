@@ -278,9 +278,7 @@ def _rows_of(path: Path, name: str, arrays: dict[str, np.ndarray]) -> list[np.nd
     return [row[: int(n)] for row, n in zip(signals, lengths, strict=True)]
 
 
-def _read_csv(
-    path: Path, fs: float | None, named: LabelTable | None
-) -> tuple[list[_Row], float]:
+def _read_csv(path: Path, fs: float | None, named: LabelTable | None) -> tuple[list[_Row], float]:
     if fs is None:
         raise DataError(f"{path}: a .csv file has no sampling rate; give it in Hz as data.fs=…")
     try:

@@ -176,9 +176,7 @@ class RecordSet:
         from ecgadv.records.conversion import resample
 
         records = [(r.id, r.label, resample(r.signal, self.fs, fs)) for r in self]
-        return RecordSet.pack(
-            self.name, records, fs=fs, skipped=self.skipped, notes=self.notes
-        )
+        return RecordSet.pack(self.name, records, fs=fs, skipped=self.skipped, notes=self.notes)
 
     @staticmethod
     def pack(

@@ -212,7 +212,9 @@ def _read(tree: _Tree, table: LabelTable, start: float) -> RecordSet:
     if len({s.dtype for _, _, s in records}) > 1:
         records = [(i, label, s.astype(np.float32)) for i, label, s in records]
     in_mv = [(record, signal / _UNITS_PER_MV) for record, _, signal in records]
-    odd = check_amplitudes(in_mv, FS, f"data.root={tree.place}", "correct the gain in the .hea files")
+    odd = check_amplitudes(
+        in_mv, FS, f"data.root={tree.place}", "correct the gain in the .hea files"
+    )
     return RecordSet.pack(
         "cinc2017",
         [record for record in records if record[0] not in odd],

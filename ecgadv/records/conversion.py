@@ -19,6 +19,7 @@ _PREFIXES = {"milli": "m", "micro": "u", "nano": "n"}
 
 _FS_RANGE = (30.0, 100_000.0)
 
+
 def mv_per_unit(units: str) -> float:
     """How many mV one unit of a recording is; 1 for values without a scale (``none``).
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ecgadv.errors import DataError, RecordError
+from ecgadv.errors import DataError
 from ecgadv.records import conversion, labels
 from ecgadv.records.base import CLASSES, RecordSet
 from ecgadv.records.conversion import NO_SCALE, amplitude, zero_ends
@@ -26,7 +26,7 @@ MANY_MISSING = 0.01
 
 @dataclass
 class Ends:
-    """What is worth saying of recordings as they were stored: zeros at the ends, missing samples."""
+    """What is worth saying of recordings as they were stored: zeros at the ends, gaps."""
 
     total: int = 0
     padded: list[str] = field(default_factory=list)
@@ -130,8 +130,8 @@ def longer_than(records: RecordSet, n: int, has_start: bool) -> str:
         return ""
     remedy = "; data.start=SECONDS takes a later part" if has_start else ""
     return (
-        f"{long} of {len(records)} records are longer than the {n / records.fs:g} s that the victim "
-        f"reads: only that much of them is read{remedy}"
+        f"{long} of {len(records)} records are longer than the {n / records.fs:g} s that the "
+        f"victim reads: only their beginning is read{remedy}"
     )
 
 

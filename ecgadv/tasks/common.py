@@ -14,6 +14,7 @@ from ecgadv.config import instantiate
 from ecgadv.errors import DataError, VictimError
 from ecgadv.evaluate.predictions import Predictions, class_frequencies, predict, table_rows
 from ecgadv.records.base import RecordSet
+from ecgadv.records.intake import longer_than
 from ecgadv.records.opening import open_source
 from ecgadv.report.progress import Progress
 from ecgadv.store import write_csv
@@ -47,6 +48,8 @@ def open_records(cfg: Mapping[str, Any]) -> RecordSet:
     if not len(records):
         raise DataError(f"data={name}: no usable record")
     _note_skipped(list(records.skipped.items()))
+    for note in records.notes:
+        say(f"note: {note}")
     return records
 
 
@@ -85,6 +88,9 @@ def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Vic
             f"victim {victim.name} reads {victim.leads} lead(s), the records of "
             f"data={records.name} have {records.leads}"
         )
+    long = longer_than(records, victim.n, "start" in cfg["data"]) if records is not None else ""
+    if long:
+        say(f"note: {long}")
     if cfg["task"] == "benchmark":
         only_usual_input(victim, "task=benchmark")
     elif cfg["threat_model"] == "type2":
