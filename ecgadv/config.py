@@ -151,6 +151,8 @@ def _one_line(error: BaseException) -> str:
         (line.partition(":")[2].strip() for line in lines if line.startswith("full_key")), ""
     )
     said = "; ".join(kept)[:400] or type(error).__name__
+    if "Incompatible key type" in said:
+        said += "; put the key in quotes, and write noise for the class ~"
     return f"{key}: {said}" if key and key not in said else said
 
 

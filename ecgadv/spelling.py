@@ -38,7 +38,7 @@ def keep_names(line: str) -> str:
     key, equals, value = line.partition("=")
     path = key.strip().lstrip("+~")
     if equals and path in NAMES:
-        return f"{key}={''.join(_quoted(value))}"
+        return f"{key}={''.join(_quoted(value, path == 'target'))}"
     if equals and path == LABELS:
         return f"{key}={_plain_labels(value)}"
     return line
@@ -50,7 +50,7 @@ def quote(name: str) -> str:
     return f"'{escaped}'"
 
 
-def _quoted(value: str) -> Iterator[str]:
+def _quoted(value: str, is_group: bool) -> Iterator[str]:
     at = 0
     while at < len(value):
         if value[at] in "'\"":
@@ -66,14 +66,14 @@ def _quoted(value: str) -> Iterator[str]:
             elif value[end : end + 1] == "(" or "=" in token or "$" in token:
                 yield token
             else:
-                yield _name(token, inside="[" in value[:at])
+                yield _name(token, "[" in value[:at], is_group)
         else:
             end = at + 1
             yield value[at]
         at = end
 
 
-def _name(token: str, inside: bool) -> str:
+def _name(token: str, inside: bool, is_group: bool) -> str:
     """A name as it stands, or in quotes where Hydra would not give it back as it stands."""
     text = token.strip()
     if not text or (text.lower() == "null" and not inside):
@@ -84,9 +84,9 @@ def _name(token: str, inside: bool) -> str:
         value = OverridesParser.create().parse_override(f"name={text}").value()
     except Exception:
         return token  # Whoever composes says what is wrong with it.
-    # Zeros in front are kept by Hydra, but not by those who read its files.
-    is_kept = isinstance(value, str) or str(value) == text
-    return token if is_kept else token.replace(text, quote(text))
+    # A whole number tells how it was written, but an option of a group must be a text.
+    is_plain = type(value) is int and str(value) == text and not is_group
+    return token if isinstance(value, str) or is_plain else token.replace(text, quote(text))
 
 
 def _after_quotes(value: str, at: int) -> int:
@@ -111,24 +111,34 @@ def _after_brackets(value: str, at: int) -> int:
     return at
 
 
+_LABEL = re.compile(
+    r"(?P<start>[{,]\s*)(?:'(?P<single>[^']*)'|\"(?P<double>[^\"]*)\"|(?P<bare>[^'\"{},:\\]+?))(?=\s*:)"
+)
+"""A key of a label map on the command line, and what stands before it."""
+
+
 def _plain_labels(value: str) -> str:
     """A label map without quotes around its keys, which the grammar does not take."""
+    seen: set[str] = set()
 
     def plain(match: re.Match[str]) -> str:
-        key = match["key"]
-        if match["quote"]:
-            key = re.sub(r"([\\()\[\]{}:=,\t])", r"\\\1", key)
-        elif not _is_kept(key):
+        bare = match["bare"]
+        label = bare.strip() if bare is not None else match["single"] or match["double"] or ""
+        if not _is_kept(label):
             raise ConfigError(
-                f"{LABELS}={value}: {key.strip()} would be read as another number; write the map "
-                "into a yaml file of yours, with quotes around it"
+                f"{LABELS}={value}: {label} would be read as another number; write the map into a "
+                "yaml file of yours, with quotes around it"
             )
-        return f"{match['start']}{key}{match['colon']}"
+        if label.lower() == "null":
+            raise ConfigError(f"{LABELS}={value}: null is no label; write noise for the class ~")
+        if text_of(label) in seen:
+            raise ConfigError(f"{LABELS}={value}: label {text_of(label)} stands there twice")
+        seen.add(text_of(label))
+        if bare is None:
+            label = "noise" if label == "~" else re.sub(r"([\\()\[\]{}:=,\t])", r"\\\1", label)
+        return f"{match['start']}{label}"
 
-    pairs = re.compile(
-        r"(?P<start>[{,]\s*)(?P<quote>['\"]?)(?P<key>[^'\"{},:\\]+)(?P=quote)(?P<colon>\s*:)"
-    )
-    return pairs.sub(plain, value)
+    return _LABEL.sub(plain, value)
 
 
 def _is_kept(key: str) -> bool:
@@ -210,5 +220,5 @@ def check_names(path: str, value: Any, written: list[str] | None) -> None:
         if text is None and isinstance(value, Mapping):
             continue
         raise ConfigError(
-            f"{path}: {text or item} is no text to YAML, but {item!r}; put it in quotes"
+            f"{path}: YAML reads {text or 'a name'} as {item!r}, which is no text; put it in quotes"
         )
