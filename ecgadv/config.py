@@ -44,6 +44,7 @@ from ecgadv.schema import (
     validate,
     victim_classes,
 )
+from ecgadv.spelling import LABELS, NAMES, check_names, keep_names, names_in_files, quote
 
 __all__ = [
     "Composed",
@@ -150,6 +151,8 @@ def _one_line(error: BaseException) -> str:
         (line.partition(":")[2].strip() for line in lines if line.startswith("full_key")), ""
     )
     said = "; ".join(kept)[:400] or type(error).__name__
+    if "Incompatible key type" in said:
+        said += "; put the key in quotes, and write noise for the class ~"
     return f"{key}: {said}" if key and key not in said else said
 
 
@@ -260,6 +263,26 @@ class _Composer:
             self._baselines[groups] = (plain, bare)
         return self._baselines[groups]
 
+    def spelt(self, cfg: Any, own: Sequence[Any]) -> list[str]:
+        """Overrides with the names of yaml files as these spell them, where YAML reads numbers."""
+        runtime, values = cfg.hydra.runtime, self.plain(cfg)
+        places = [Path(s["path"]) for s in runtime.config_sources if s["schema"] == "file"]
+        chosen = [f"{group}/{option}.yaml" for group, option in runtime.choices.items()]
+        files = [place / name for place in places for name in ("config.yaml", *chosen)]
+        lines, named = [], {o.key_or_group for o in own}
+        for path in (*NAMES, LABELS):
+            value = lookup(values, path)
+            if path in named or not value or isinstance(value, str):
+                continue
+            if all(isinstance(item, str) for item in value):
+                continue
+            written = names_in_files(files, path, value)
+            if path == LABELS:
+                check_names(path, value, written)
+            elif written is not None and written != [str(item) for item in value]:
+                lines.append(f"{path}=[{','.join(map(quote, written))}]")
+        return lines
+
     def _refuse_unknown(self, cfg: Config, known: Config, where: str = "") -> None:
         names = dict(leaves(known))
         for path, _ in leaves(cfg):
@@ -286,6 +309,9 @@ class _Composer:
         plain, bare = self.baseline(groups)
         cfg = self.compose(overrides)
         values = self.plain(cfg)
+        for path in NAMES:
+            if lookup(values, path) is not None:
+                check_names(path, lookup(values, path), None)
         self._refuse_unknown(values, bare)
         config = normalise(values)
         if check:
@@ -454,11 +480,6 @@ def _check_key(composer: _Composer, override: Any, known: Config) -> None:
     raise ConfigError(composer.unknown(path, known))
 
 
-def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-    return f"'{escaped}'"
-
-
 def compose_checked(argv: Sequence[str]) -> Composed:
     """Compose a command line and check all of it, every job of a sweep included.
 
@@ -475,6 +496,7 @@ def compose_checked(argv: Sequence[str]) -> Composed:
     from hydra.core.global_hydra import GlobalHydra
 
     args = parse_arguments(argv)
+    args.overrides = [keep_names(line) for line in args.overrides]
     parsed = _parse_overrides(args.overrides)
     before = GlobalHydra.instance().hydra
     try:
@@ -489,7 +511,7 @@ def _search_path(args: argparse.Namespace, parsed: Sequence[Any]) -> list[str]:
     path = list(paths[0]) if paths and isinstance(paths[0], list) else []
     if args.config_dir is not None:
         path.insert(0, f"file://{Path(args.config_dir).absolute()}")
-    return [f"hydra.searchpath=[{','.join(_quote(str(p)) for p in path)}]"] if path else []
+    return [f"hydra.searchpath=[{','.join(quote(str(p)) for p in path)}]"] if path else []
 
 
 def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
@@ -513,6 +535,9 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
     base = composer.compose(
         [*hydra_lines, *(o.input_line for o in fixed if is_group.get(id(o), False))]
     )
+    spelt = composer.spelt(base, own)
+    implied += spelt
+    own += _parse_overrides(spelt)
     is_multirun = bool(args.multirun) or str(base.hydra.mode or "").endswith("MULTIRUN")
     is_multirun = is_multirun and not shown_only
     swept = [o for o in own if o.is_sweep_override()]
@@ -525,7 +550,11 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
     params: list[Any] = []
     if is_multirun:
         given = OmegaConf.select(base, "hydra.sweeper.params") or {}
-        params = _parse_overrides([f"{k}={v}" for k, v in given.items()])
+        read = [f"{k}={v}" for k, v in given.items()]
+        kept = [keep_names(line) for line in read]
+        # The sweeper reads its own file; what stands there otherwise is said again here.
+        implied += [line for line, was in zip(kept, read, strict=True) if line != was]
+        params = _parse_overrides(kept)
         for param in params:
             is_group[id(param)] = _check_override(composer, param, primary)
         named = {o.get_key_element() for o in own}
@@ -640,7 +669,7 @@ def _place(
             folder = shard_folder(jobs[0].config)
         if not jobs[0].config["resume"]:
             folder = _fresh(folder)
-    return folder, [f"{key}={_quote(str(folder))}"]
+    return folder, [f"{key}={quote(str(folder))}"]
 
 
 def _fresh(folder: Path) -> Path:
@@ -674,7 +703,7 @@ def _job_folders(
     subdir = "${hydra.job.num}" + ("_${hydra.job.override_dirname}" if kept else "")
     return [
         f"hydra.sweep.subdir='{subdir}'",
-        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(_quote(k) for k in excluded)}]",
+        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(quote(k) for k in excluded)}]",
     ]
 
 

@@ -164,7 +164,15 @@ RULES: dict[str, Rule] = {
     "data.fs": _either(None, _number(0, above=True)),
     "data.label_map": _either(None, _MAPPING),
     "data.key": _either(None, _TEXT),
-    "data.units": _TEXT,
+    "data.units": _either(None, _TEXT),
+    "data.start": Rule(
+        "seconds, at least 0, such as 60 or 60s",
+        lambda v: (
+            (_is_number(v) and 0 <= v < float("inf"))
+            or (isinstance(v, str) and re.fullmatch(r"\d+(\.\d+)?\s*s?", v) is not None)
+        ),
+    ),
+    "data.trim_zeros": _BOOLEAN,
     "victim.path": _OPTIONAL_PATH,
     "victim.classes": _either(None, _list_of("names", lambda v: isinstance(v, str | int))),
     "victim.fs": _either(None, _integer(1)),
@@ -374,7 +382,37 @@ def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
             if isinstance(value, list):
                 # Names such as 100 are numbers to the override grammar.
                 selection[key] = ["noise" if v == "~" else str(v) for v in value]
+    for path in OPEN_MAPPINGS:
+        section, _, key = path.partition(".")
+        node = out.get(section)
+        if isinstance(node, dict) and isinstance(node.get(key), Mapping):
+            node[key] = _as_text(node[key], path == "data.label_map")
+    victim = out.get("victim")
+    if isinstance(victim, dict) and isinstance(victim.get("classes"), list):
+        victim["classes"] = [_text(name) for name in victim["classes"]]
     return out
+
+
+def _text(name: Any) -> Any:
+    """A class or a label as text: 1 and 1.0 are "1"; what cannot be one stays."""
+    from ecgadv.records.base import class_name
+    from ecgadv.records.labels import text_of
+
+    return class_name(text_of(name)) if isinstance(name, str | int | float | None) else name
+
+
+def _as_text(mapping: Mapping[Any, Any], values_too: bool) -> dict[str, Any]:
+    """A mapping of the user's names with these as text, which can be sorted and compared.
+
+    Raises:
+        DataError: two of its keys are the same text.
+    """
+    named: dict[str, Any] = {}
+    for key, value in mapping.items():
+        name, kept = _text(key), _text(value) if values_too else value
+        if named.setdefault(name, kept) != kept:
+            raise DataError(f"data.label_map: label {name} is mapped to {named[name]} and {kept}")
+    return named
 
 
 def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> None:
@@ -612,6 +650,12 @@ def _check_data(cfg: Mapping[str, Any]) -> None:
         raise DataError(f"data.root={root}: there is no such file or folder")
     if not os.access(place, os.R_OK):
         raise DataError(f"data.root={root}: no permission to read it")
+    if place.is_file():
+        from ecgadv.records.files import pointer
+
+        why = pointer(place)
+        if why:
+            raise DataError(f"data.root={root} {why}")
     if name == "cinc2017" and place.is_file() and not zipfile.is_zipfile(place):
         raise DataError(f"data.root={root} is not a zip file; give the folder or the zip")
     if name == "wfdb" and not place.is_dir():

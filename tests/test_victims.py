@@ -35,7 +35,7 @@ def test_the_pipeline_standardises_and_pads():
     victim = random_network()
     raw = [3.0 + 0.2 * row for row in beats(3, victim.n)]
     raw[1] = raw[1][:400]
-    expected = np.stack([ecgadv.preprocess(row, victim.n) for row in raw])
+    expected = np.stack([ecgadv.preprocess(row, 300, victim) for row in raw])
     logits = victim.logits(expected)
     np.testing.assert_allclose(victim.pipeline(raw), logits, rtol=1e-4, atol=1e-4)
     padded = np.zeros((3, victim.n))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ import numpy as np
 from ecgadv.evaluate.statistics import wilson
 from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
+from ecgadv.records.files import reader_version
 from ecgadv.study.judge import softmax
+from ecgadv.victims import pipeline
 from ecgadv.victims.loading import Victim
 
 KEEP_EVERY = 20.0
@@ -83,8 +87,32 @@ def predict(
 def _file(victim: Victim, records: RecordSet, unfinished: bool = False) -> Path | None:
     if not victim.sha256 or not records.digest:
         return None
-    key = f"{victim.sha256[:16]}-{records.digest[:16]}{'-unfinished' if unfinished else ''}"
+    key = f"{_key(victim, records)}{'-unfinished' if unfinished else ''}"
     return cache.cache_root() / f"predictions-{key}.npy"
+
+
+def _key(victim: Victim, records: RecordSet) -> str:
+    """A digest of all that decides the logits: weights, input, pipeline, recordings, code."""
+    reads = sorted(victim.reading.items())
+    told = (
+        victim.sha256, _network(victim), reads, victim.channels, records.digest, records.fs,
+        records.gain, reader_version(), _pipeline_version(),
+    )  # fmt: skip
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
+
+
+def _network(victim: Victim) -> str:
+    """Layers and arithmetic of a Keras model; its weights alone do not tell them."""
+    try:
+        return f"{victim.model.dtype_policy.name} {victim.model.to_json()}"
+    except Exception:  # No Keras model, or one with layers that do not describe themselves.
+        return ""
+
+
+@lru_cache(maxsize=1)
+def _pipeline_version() -> str:
+    """A digest of the code of the deployed pipeline."""
+    return hashlib.sha256(Path(pipeline.__file__).read_bytes()).hexdigest()
 
 
 def _cached(victim: Victim, records: RecordSet, unfinished: bool = False) -> np.ndarray | None:

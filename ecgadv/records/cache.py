@@ -13,8 +13,9 @@ import numpy as np
 
 from ecgadv.errors import DataError
 from ecgadv.records.base import RecordSet, label_array
+from ecgadv.records.files import reader_version
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Part of every key, so that a change of the layout below never reads an older cache."""
 
 
@@ -39,6 +40,7 @@ def load(folder: Path) -> RecordSet:
         fs=meta["fs"],
         digest=meta["digest"],
         skipped=meta["skipped"],
+        notes=tuple(meta["notes"]),
     )
 
 
@@ -57,6 +59,7 @@ def save(records: RecordSet, folder: Path) -> None:
             "fs": records.fs,
             "digest": records.digest,
             "skipped": records.skipped,
+            "notes": records.notes,
         }
         (scratch / "meta.json").write_text(json.dumps(meta))
         try:
@@ -74,7 +77,7 @@ def cached(name: str, key: str, build: Callable[[], RecordSet]) -> RecordSet:
 
     A cache that cannot be written (read-only home, full disk) costs time, never a result.
     """
-    folder = cache_root() / f"{name}-v{_LAYOUT}-{key[:20]}"
+    folder = cache_root() / f"{name}-v{_LAYOUT}-{reader_version()}-{key[:20]}"
     if (folder / "meta.json").is_file():
         try:
             return load(folder)

@@ -20,6 +20,7 @@ from ecgadv.evaluate.predictions import (
     table_rows,
 )
 from ecgadv.records.base import RecordSet
+from ecgadv.records.intake import longer_than
 from ecgadv.records.opening import open_source
 from ecgadv.report.progress import Progress
 from ecgadv.store import write_csv
@@ -53,6 +54,8 @@ def open_records(cfg: Mapping[str, Any]) -> RecordSet:
     if not len(records):
         raise DataError(f"data={name}: no usable record")
     _note_skipped(list(records.skipped.items()))
+    for note in records.notes:
+        say(f"note: {note}")
     return records
 
 
@@ -93,6 +96,9 @@ def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Vic
             f"victim {victim.name} reads {victim.leads} lead(s), the records of "
             f"data={records.name} have {records.leads}"
         )
+    long = longer_than(records, victim.n, "start" in cfg["data"]) if records is not None else ""
+    if long:
+        say(f"note: {long}")
     if cfg["task"] == "benchmark":
         only_usual_input(victim, "task=benchmark")
     elif cfg["threat_model"] == "type2":

@@ -16,7 +16,7 @@ import numpy as np
 from ecgadv import backend
 from ecgadv.errors import ConfigError, DataError, StoreError
 from ecgadv.records.base import CLASSES, Batch, RecordSet
-from ecgadv.records.preprocessing import FS, N_SAMPLES, clean
+from ecgadv.records.preprocessing import FS, N_SAMPLES, fill_missing
 from ecgadv.victims import scores
 from ecgadv.victims.pipeline import standardise_array
 from ecgadv.victims.splits import stratified_folds
@@ -107,7 +107,7 @@ def augment(signal: np.ndarray, rng: np.random.Generator, n: int = N_SAMPLES) ->
         (n,) float32, zero-padded at the end.
     """
     start = rng.integers(0, len(signal) - n + 1) if len(signal) > n else 0
-    view = clean(signal[start : start + n], n)
+    view = fill_missing(np.asarray(signal[start : start + n], dtype=np.float64))
     if rng.random() < 0.5:
         view = np.roll(view, int(rng.integers(0, len(view))))
     if rng.random() < 0.5:
