@@ -30,6 +30,7 @@ from ecgadv.schema import (
     TASKS,
     Config,
     check_writable,
+    differences,
     leaves,
     lookup,
     normalise,
@@ -50,6 +51,7 @@ __all__ = [
     "Job",
     "compose_checked",
     "conf_dir",
+    "differences",
     "instantiate",
     "normalise",
     "run_folder",
@@ -58,6 +60,10 @@ __all__ = [
     "signature",
     "validate",
 ]
+
+
+NO_HYDRA_FILES = "hydra.output_subdir=null"
+"""Keeps Hydra from writing ``.hydra`` into a folder before it is known whose results it holds."""
 
 
 def conf_dir() -> Path:
@@ -640,7 +646,10 @@ def _place(
             folder = shard_folder(jobs[0].config)
         if not jobs[0].config["resume"]:
             folder = _fresh(folder)
-    return folder, [f"{key}={_quote(str(folder))}"]
+    extra = [f"{key}={_quote(str(folder))}"]
+    if not any(line.lstrip("+~").startswith("hydra.output_subdir") for line in hydra_lines):
+        extra.append(NO_HYDRA_FILES)
+    return folder, extra
 
 
 def _fresh(folder: Path) -> Path:

@@ -29,6 +29,10 @@ class StoreError(EcgadvError):
     """Results cannot be written to, or read from, a run's folder."""
 
 
+class RefusedError(StoreError):
+    """A folder holds results of something else; nothing was written."""
+
+
 class BusyError(StoreError):
     """Another process is working on the same folder."""
 

@@ -703,6 +703,24 @@ def signature(cfg: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def differences(earlier: Mapping[str, Any], cfg: Mapping[str, Any], most: int = 3) -> str:
+    """How two configurations differ, as ``metric=l2, not diff``; "" where no value does."""
+    old, new = (
+        {
+            path.removesuffix(".name"): value
+            for path, value in leaves({k: v for k, v in c.items() if k not in NOT_IN_SIGNATURE})
+            if not path.endswith(f".{TARGET}")
+        }
+        for c in (earlier, cfg)
+    )
+    keys = [k for k in [*new, *(k for k in old if k not in new)] if old.get(k) != new.get(k)]
+    # A chosen option says more than the values that come with it.
+    keys.sort(key=lambda k: "." in k)
+    told = [f"{k}={show(old.get(k))}, not {show(new.get(k))}" for k in keys[:most]]
+    more = f"; and {len(keys) - most} more" if len(keys) > most else ""
+    return "; ".join(told) + more
+
+
 def _file_digest(path: str) -> str:
     try:
         with Path(path).open("rb") as stream:

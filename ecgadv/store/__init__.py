@@ -22,9 +22,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from ecgadv.errors import BusyError, StoreError
+from ecgadv.errors import RefusedError, StoreError
 from ecgadv.store.columns import CASE_COLUMNS, PART_KEYS
-from ecgadv.store.files import format_cell, read_object, write_atomic, write_csv
+from ecgadv.store.files import csv_text, format_cell, read_object, write_atomic, write_csv
+from ecgadv.store.identity import SHARDS, differing, message
 from ecgadv.store.locks import FolderLock
 from ecgadv.store.reading import Run, load_run
 
@@ -51,9 +52,6 @@ EXPORT_PERIOD = 20.0
 EXPORT_SHARE = 0.005
 """Share of a run's time that each kind of export may take while the run goes on."""
 
-SHARDS = "shards"
-"""Folder of the shares of a split run, each named like ``1-of-4``."""
-
 
 @dataclass
 class RunStore:
@@ -79,7 +77,9 @@ class RunStore:
             BusyError: another process works on it.
             StoreError: it cannot be written or read.
         """
-        self._lock = FolderLock(self.folder).acquire()
+        lock = FolderLock(self.folder)
+        lock.refuse_taken()
+        self._lock = lock.acquire()
         try:
             self._read()
         except BaseException:
@@ -160,11 +160,10 @@ class RunStore:
         if not file.is_file():
             return None
         stored = read_object(file)
-        if stored.get("identity") != fresh["identity"]:
-            raise StoreError(
-                f"{folder}: holds results of another configuration, data set, victim or "
-                "version; use resume=false or another folder"
-            )
+        was, wanted = stored.get("identity"), fresh["identity"]
+        if was != wanted:
+            part = differing(was if isinstance(was, dict) else {}, wanted) or "signature"
+            raise RefusedError(message(folder, part))
         return stored
 
     def _common_plan(self, fresh: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,11 +216,8 @@ class RunStore:
                 self.parts[number] = part
         if len(self.parts) < len(plan["chunks"]):
             for share in shares(self.folder):
-                lock = FolderLock(share, f"shard {share.name.replace('-of-', '/')} of this run")
-                if lock.is_taken():
-                    raise BusyError(
-                        f"{share}: another process{lock._owner()} is working on {lock.what}"
-                    )
+                what = f"shard {share.name.replace('-of-', '/')} of this run"
+                FolderLock(share, what).refuse_taken()
 
     def add(
         self, number: int, rows: list[dict[str, Any]], delta: np.ndarray, scale_mv: np.ndarray
@@ -268,6 +264,14 @@ class RunStore:
     def _export_cases(self) -> None:
         write_csv(self.folder / "cases.csv", self.rows(), CASE_COLUMNS)
         self._behind = False
+
+    def is_exported(self) -> bool:
+        """Whether ``cases.csv`` holds all rows of the parts, as they were exported."""
+        try:
+            found = (self.folder / "cases.csv").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return False
+        return found == csv_text(self.rows(), CASE_COLUMNS)
 
     def _export_perturbations(self) -> None:
         parts = [self.parts[n] for n in sorted(self.parts) if len(self.parts[n]["delta"])]

@@ -62,11 +62,16 @@ def _sync_folder(folder: Path) -> None:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write rows as CSV, atomically; missing cells are empty."""
+    write_atomic(path, csv_text(rows, columns))
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """The text that :func:`write_csv` writes."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows({k: format_cell(v) for k, v in row.items()} for row in rows)
-    write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def format_cell(value: Any) -> str:

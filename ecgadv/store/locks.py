@@ -54,9 +54,7 @@ class FolderLock:
                 self._lock = SoftFileLock(self.folder / f"{self.name}.soft")
                 self._lock.acquire(timeout=timeout)
         except Timeout:
-            raise BusyError(
-                f"{self.folder}: another process{self._owner()} is working on {self.what}"
-            ) from None
+            raise BusyError(self._busy()) from None
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written ({error.strerror})") from None
         since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -73,20 +71,33 @@ class FolderLock:
             self._lock = None
 
     def is_taken(self) -> bool:
-        """Whether a process has the lock now; False where the folder cannot tell."""
-        if not (self.folder / self.name).is_file():
-            return False
-        from filelock import FileLock, Timeout
+        """Whether a process has the lock now; False where the folder cannot tell.
 
-        probe = FileLock(self.folder / self.name)
+        Nothing is written: not even a time of modification changes.
+        """
         try:
-            probe.acquire(timeout=0)
-        except Timeout:
-            return True
-        except (OSError, NotImplementedError):
+            handle = os.open(self.folder / self.name, os.O_RDONLY)
+        except OSError:
             return False
-        probe.release()
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (ImportError, OSError):
+            return False
+        finally:
+            os.close(handle)
         return False
+
+    def refuse_taken(self) -> None:
+        """Raise :class:`BusyError` where another process has the lock; writes nothing."""
+        if self.is_taken():
+            raise BusyError(self._busy())
+
+    def _busy(self) -> str:
+        return f"{self.folder}: another process{self._owner()} is working on {self.what}"
 
     def _owner(self) -> str:
         try:

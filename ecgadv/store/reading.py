@@ -22,6 +22,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+AGAIN = "the command that made the run writes it again from its parts"
+
+
+def check_whole(file: Path, count: int) -> None:
+    """Raise where a run's ``cases.csv`` was cut off.
+
+    Args:
+        file: the table.
+        count: its rows, as they were read.
+
+    Raises:
+        StoreError: it ends within a line, or has not the rows that ``summary.json`` counted.
+    """
+    with file.open("rb") as stream:
+        stream.seek(0, 2)
+        stream.seek(max(0, stream.tell() - 1))
+        if stream.read() != b"\n":
+            raise StoreError(f"{file}: is cut off, its last line has no end; {AGAIN}")
+    summary = read_object(file.parent / "summary.json")
+    attacked, skipped = summary.get("n_cases"), summary.get("n_skipped")
+    if isinstance(attacked, int) and isinstance(skipped, int) and attacked + skipped != count:
+        whole = attacked + skipped
+        raise StoreError(f"{file}: is cut off, it holds {count} of {whole} cases; {AGAIN}")
+
+
 @dataclass(frozen=True)
 class Run:
     """A stored run.
@@ -44,15 +69,26 @@ class Run:
 
     @cached_property
     def cases(self) -> pd.DataFrame:
-        """``cases.csv`` with ``success`` as bool."""
+        """``cases.csv`` with ``success`` as bool.
+
+        Raises:
+            StoreError: it is cut off, or no table of cases.
+        """
         import pandas as pd
 
+        file = self.folder / "cases.csv"
         text = dict.fromkeys(
             ("case_id", "record", "source", "target", "predicted", "status", "message", "split"),
             str,
         )
-        table = pd.read_csv(self.folder / "cases.csv", dtype=text, keep_default_na=False,
-                            na_values={c: [""] for c in CASE_COLUMNS if c not in text})  # fmt: skip
+        try:
+            empty = {c: [""] for c in CASE_COLUMNS if c not in text}
+            table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=empty)
+            table["success"]
+        except (OSError, ValueError, KeyError) as error:
+            why = str(error).splitlines()[0]
+            raise StoreError(f"{file}: is no table of cases ({why}); {AGAIN}") from None
+        check_whole(file, len(table))
         table["success"] = table["success"].astype(str).str.lower() == "true"
         return table
 

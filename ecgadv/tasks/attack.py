@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ from ecgadv.records.base import RecordSet
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress
 from ecgadv.report.write import write_report
-from ecgadv.store import RunStore, success_pairs, write_csv
+from ecgadv.store import RunStore, part_files, success_pairs, write_csv
+from ecgadv.store.files import read_object
+from ecgadv.store.identity import refuse_other
 from ecgadv.tasks import type2
 from ecgadv.tasks.common import (
     open_records,
@@ -96,27 +99,62 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     Returns:
         0 where every case ran to its end, 1 where some case failed with an error.
     """
+    return prepare(cfg, folder)()
+
+
+def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
+    """Open everything that the run reads; nothing is written before what is returned is called.
+
+    Raises:
+        RefusedError: the folder holds results of other data, another victim or version.
+        EcgadvError: an option, the data or the victim cannot be used.
+    """
     metric: Quadratic = instantiate(cfg["metric"])
     attack: Attack = instantiate(cfg["attack"])
     selection = Selection.from_config(cfg["selection"], declared(cfg["victim"]).classes)
+    identity = {"signature": signature(cfg), "attack_version": ATTACK_VERSION}
+    refuse_other(folder, **identity)
+    records = open_records(cfg)
+    identity |= {"data": records.digest}
+    refuse_other(folder, **identity)
+    victim = None
+    if cfg.get("shard") or not _is_done(cfg, folder, part_files(folder), records):
+        victim = open_victim(cfg, records)
+        check_band(attack, victim)
+        identity |= {"victim": victim.sha256}
+        refuse_other(folder, **identity)
+    return partial(_run, cfg, folder, metric, attack, selection, records, victim, identity)
+
+
+def _run(
+    cfg: Mapping[str, Any],
+    folder: Path,
+    metric: Quadratic,
+    attack: Attack,
+    selection: Selection,
+    records: RecordSet,
+    victim: Victim | None,
+    identity: Mapping[str, str],
+) -> int:
+    """The run itself, on what :func:`prepare` opened."""
     share = tuple(int(v) for v in str(cfg["shard"]).split("/")) if cfg.get("shard") else (1, 1)
     is_split = bool(cfg.get("shard"))
     with RunStore(folder) as store:
+        refuse_other(folder, **identity)
         tracker = NullTracker()
         if not is_split:
             tracker = open_tracker(
                 cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]),
                 signature=signature(cfg),
             )  # fmt: skip
-        records = open_records(cfg)
         dataset = {
             "name": records.name, "digest": records.digest, "records": len(records),
             "root": cfg["data"].get("root"),
         }  # fmt: skip
-        if not is_split and _is_done(cfg, store, records):
+        if not is_split and _is_done(cfg, folder, store.parts, records) and store.is_exported():
             return _show_done(cfg, store, tracker, dataset)
         with tracker:
-            victim = open_victim(cfg, records)
+            victim = victim or open_victim(cfg, records)
             check_band(attack, victim)
             store.write_json("config.json", dict(cfg))
             tracker.start(dataset)
@@ -221,9 +259,11 @@ def _show(cfg: Mapping[str, Any], folder: Path, result: Mapping[str, Any]) -> No
         print(f"compare runs: {ui_command(uri)}")
 
 
-def _is_done(cfg: Mapping[str, Any], store: RunStore, records: RecordSet) -> bool:
+def _is_done(
+    cfg: Mapping[str, Any], folder: Path, parts: Iterable[int], records: RecordSet
+) -> bool:
     """Whether this very run is finished, told without loading the victim."""
-    plan, result = store.read_json("plan.json"), store.read_json("summary.json")
+    plan, result = read_object(folder / "plan.json"), read_object(folder / "summary.json")
     files = ("cases.csv", "perturbations.npz", "predictions.csv", "config.json", "report.html")
     wanted = {
         "signature": signature(cfg),
@@ -237,8 +277,8 @@ def _is_done(cfg: Mapping[str, Any], store: RunStore, records: RecordSet) -> boo
         and digest is not None
         and plan.get("victim_file") == digest
         and result.get("n_failed") == 0
-        and all((store.folder / name).is_file() for name in files)
-        and set(store.parts) >= set(range(len(plan["chunks"])))
+        and all((folder / name).is_file() for name in files)
+        and set(parts) >= set(range(len(plan["chunks"])))
     )
 
 
