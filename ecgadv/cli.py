@@ -31,7 +31,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ecgadv import config
-from ecgadv.errors import BusyError, ConfigError, EcgadvError, RefusedError
+from ecgadv.errors import BusyError, ConfigError, EcgadvError, NothingToDoError, RefusedError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -78,6 +78,8 @@ def _main(arguments: list[str]) -> int:
     if composed.shown_only:
         _hydra(_flags(args), composed.overrides)
         return 0
+    if composed.is_multirun:
+        _refuse_other_sweep(composed)
     while True:
         # The same error that Hydra would print as a traceback, before it gets there.
         composed.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +93,8 @@ def _main(arguments: list[str]) -> int:
             if composed.folder == taken:
                 break  # a folder of the user's own choice
             # Another command took this new folder in between: the next number then.
+    for note in composed.notes:
+        print(f"note: {note}", file=sys.stderr)
     _codes.clear()
     if not composed.is_multirun:
         _hydra(_flags(args), overrides)
@@ -103,6 +107,7 @@ def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[
     from ecgadv.store import FolderLock
 
     failure: BaseException | None = None
+    code = 0
     with FolderLock(composed.folder, "this sweep"), _stopping_workers(composed.folder):
         share = _threads_a_job(composed.launcher, len(composed.jobs))
         is_ours = share is not None and "ECGADV_THREADS" not in os.environ
@@ -111,17 +116,60 @@ def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[
         try:
             _hydra(flags, overrides)
         except (KeyboardInterrupt, SystemExit):
-            _summary(composed.folder, len(composed.jobs))
+            _summary(composed.folder, composed.n_jobs)
             raise
+        except RefusedError:
+            code = 2  # The job has said why.
         except Exception as error:
             failure = error
         finally:
             if is_ours:
                 os.environ.pop("ECGADV_THREADS", None)
-        code = 0 if failure is None else _say(failure, composed.folder)
-        code = _summary(composed.folder, len(composed.jobs)) or code
+        if failure is not None:
+            code = _say(failure, composed.folder)
+        code = _summary(composed.folder, composed.n_jobs) or code
         _study(composed.folder)
         return code
+
+
+def _refuse_other_sweep(composed: config.Composed) -> None:
+    """Raise where the sweep's folder holds something else than its jobs; nothing is written.
+
+    Raises:
+        BusyError: another process works on the sweep.
+        RefusedError: it holds a single run, jobs of another sweep or in another order, or results
+            of data, a victim or a version of the attack that are no longer the same.
+    """
+    from ecgadv.store import FolderLock
+    from ecgadv.store.identity import RESULTS, SWEEP_MARK, refuse_other, stored_identity
+    from ecgadv.tracking.content import run_folders
+
+    sweep = composed.folder
+    if not sweep.is_dir() or not composed.jobs:
+        return
+    FolderLock(sweep, "this sweep").refuse_taken()
+    for name in RESULTS:
+        if name != SWEEP_MARK and (sweep / name).is_file():
+            raise RefusedError(f"{sweep}: holds a run ({name}), no sweep; use another folder")
+    ours = {job.signature: job for job in composed.jobs}
+    remedy = "use resume=false or another folder"
+    for place in run_folders(sweep):
+        stored = stored_identity(place)
+        if not stored:
+            continue
+        job = ours.get(str(stored.get("signature")))
+        if job is None:
+            raise RefusedError(f"{sweep}: holds a job of another sweep ({place.name}); {remedy}")
+        number = re.match(r"\d+", place.name)
+        if number and int(number[0]) != job.number:
+            raise RefusedError(
+                f"{sweep}: holds the jobs of this sweep in another order ({place.name} is job "
+                f"{job.number} of this command); {remedy}"
+            )
+        if job.config["task"] == "attack":
+            from ecgadv.tasks.attack import known_identity
+
+            refuse_other(place, "", **known_identity(job.config))
 
 
 def cores() -> int:
@@ -262,6 +310,9 @@ def job(cfg: DictConfig) -> int:
     else:
         code = run_task(values, folder, label, functools.partial(_keep_hydra, cfg, hydra, folder))
     _codes.append(code)
+    if is_sweep and code and read_status(folder)["status"] in ("", "finished"):
+        # The folder stays as it was, so only an exception tells the sweep, also across processes.
+        raise RefusedError(f"job {label} was refused")
     return code
 
 
@@ -318,6 +369,10 @@ def run_task(
     except (BusyError, RefusedError) as error:
         beginning.take_back()
         return _say(error, folder, label, log=False)
+    except NothingToDoError as error:
+        beginning.begin()
+        _write_status(folder, "skipped", _message(error, folder))
+        return 0 if label else _say(error, folder)
     except KeyboardInterrupt:
         return _killed(folder, INTERRUPTED, "interrupted (Ctrl-C)", beginning.begun)
     except BrokenPipeError:
@@ -498,7 +553,7 @@ def _summary(folder: Path, n_jobs: int) -> int:
         found = read_status(place)
         # A process that was killed outright had no time to say so.
         status = "died" if found["status"] == "running" else found["status"]
-        finished += status == "finished"
+        finished += status in ("finished", "skipped")
         _print(f"  {place.name:<{width}}  {status}  {found['message']}".rstrip())
     missing = max(0, n_jobs - len(folders))
     if missing:

@@ -13,6 +13,10 @@ class ConfigError(EcgadvError):
     """An option is unknown, out of range, or contradicts another one."""
 
 
+class NothingToDoError(ConfigError):
+    """Options that contradict nothing, but leave no case; a sweep leaves such a job out."""
+
+
 class DataError(EcgadvError):
     """A data source is missing, unreadable or holds nothing usable."""
 

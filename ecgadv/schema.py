@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecgadv.errors import BackendError, ConfigError, DataError, VictimError
+from ecgadv.errors import BackendError, ConfigError, DataError, NothingToDoError, VictimError
 
 Config = dict[str, Any]
 
@@ -537,7 +537,7 @@ def _check_selection(cfg: Mapping[str, Any]) -> None:
     if attacked == {target}:
         named = node.get("source") is not None
         option = "source" if named else "per_class"
-        raise ConfigError(
+        raise NothingToDoError(
             f"target={cfg['target']} selection.{option}={show(node.get(option))}: nothing to "
             "attack, the target is the class of every selected record"
         )

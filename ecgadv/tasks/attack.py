@@ -32,6 +32,7 @@ from ecgadv.evaluate.cases import (
     verified_rows,
 )
 from ecgadv.records.base import RecordSet
+from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress
 from ecgadv.report.write import write_report
@@ -47,6 +48,7 @@ from ecgadv.tasks.common import (
     show_frequencies,
     show_results,
     unusable_records,
+    use_caches,
 )
 from ecgadv.tasks.type2 import Injected
 from ecgadv.threat.limits import mask_array
@@ -280,6 +282,18 @@ def _is_done(
         and all((folder / name).is_file() for name in files)
         and set(parts) >= set(range(len(plan["chunks"])))
     )
+
+
+def known_identity(cfg: Mapping[str, Any]) -> dict[str, str | None]:
+    """What can be told of a run's identity without its victim; for a sweep before it starts."""
+    use_caches(cfg)
+    reading = declared(cfg["victim"])
+    records = open_source(cfg["data"], instantiate, reading.fs, reading.classes)
+    return {
+        "attack_version": ATTACK_VERSION,
+        "data": records.digest,
+        "victim_file": _victim_file(cfg),
+    }
 
 
 def _victim_file(cfg: Mapping[str, Any]) -> str | None:
