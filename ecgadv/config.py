@@ -13,16 +13,18 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import os
+import random
 import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from ecgadv.errors import ConfigError, EcgadvError
+from ecgadv.errors import ConfigError, EcgadvError, NothingToDoError
 from ecgadv.schema import (
     NAME_LIMIT,
     OPEN_MAPPINGS,
@@ -30,6 +32,7 @@ from ecgadv.schema import (
     TASKS,
     Config,
     check_writable,
+    differences,
     leaves,
     lookup,
     normalise,
@@ -51,6 +54,7 @@ __all__ = [
     "Job",
     "compose_checked",
     "conf_dir",
+    "differences",
     "instantiate",
     "normalise",
     "run_folder",
@@ -59,6 +63,10 @@ __all__ = [
     "signature",
     "validate",
 ]
+
+
+NO_HYDRA_FILES = "hydra.output_subdir=null"
+"""Keeps Hydra from writing ``.hydra`` into a folder before it is known whose results it holds."""
 
 
 def conf_dir() -> Path:
@@ -70,11 +78,15 @@ def conf_dir() -> Path:
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration of a run or of a sweep: its overrides, normalised values and digest."""
+    """One configuration of a run or of a sweep: its overrides, normalised values and digest.
+
+    ``number`` counts the jobs of a sweep in the order in which Hydra starts them.
+    """
 
     overrides: tuple[str, ...]
     config: Config
     signature: str
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,8 @@ class Composed:
         extra: Hydra overrides that put the results into ``folder``.
         shown_only: nothing runs (``--cfg``, ``--info``): values were not checked.
         launcher: settings of what starts the jobs of a sweep.
+        notes: what the person should be told before anything runs.
+        n_jobs: jobs that Hydra starts, those that have nothing to do included.
     """
 
     config: Config
@@ -104,6 +118,8 @@ class Composed:
     extra: tuple[str, ...]
     shown_only: bool
     launcher: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    n_jobs: int = 0
 
 
 def _usage_error(message: str) -> NoReturn:
@@ -357,6 +373,59 @@ def _values(override: Any) -> list[Any]:
     return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
 
 
+def _settled(composer: _Composer, overrides: Sequence[Any]) -> list[Any]:
+    """Overrides with every ``shuffle`` and ``glob`` written out as the values that it gives.
+
+    Hydra would draw another order than the one that was checked, and whose folders were named. The
+    order follows from the text, so the same command finds its own folders again.
+    """
+    out = []
+    for override in overrides:
+        line, key = override.input_line, override.key_or_group
+        text = line.partition("=")[2]
+        if type(override.value()).__name__ == "Glob":
+            options = composer.options(key) if "." not in key else []
+            if not options:
+                raise ConfigError(f"{line}: glob is for the options of a group; {key} is none")
+            values = list(override.value().filter(options))
+            if not values:
+                raise ConfigError(f"{line}: no option of {key} matches ({', '.join(options)})")
+        elif "shuffle(" in text:
+            state = random.getstate()
+            random.seed(text)
+            try:
+                again = _parse_overrides([line])[0]
+                swept = again.is_sweep_override()
+                if swept and not again.is_discrete_sweep():
+                    values = []
+                elif swept:
+                    values = list(again.sweep_string_iterator())
+                else:
+                    values = [again.get_value_element_as_str()]
+            finally:
+                random.setstate(state)
+        else:
+            values = []
+        prefix = line.partition("=")[0]
+        out += (
+            _parse_overrides([f"{prefix}={','.join(map(str, values))}"]) if values else [override]
+        )
+    return out
+
+
+def _refuse_twins(jobs: Sequence[Job]) -> None:
+    """Raise where two jobs of a sweep are the same: their cases would count twice."""
+    seen: dict[str, int] = {}
+    for number, job in enumerate(jobs):
+        text = json.dumps(job.config, sort_keys=True, default=str)
+        if text in seen:
+            raise ConfigError(
+                f"jobs {seen[text]} and {number} of the sweep are the same "
+                f"({' '.join(job.overrides)[:200]}): give each value once"
+            )
+        seen[text] = number
+
+
 _LAUNCHERS = {
     "joblib": ("joblib", "hydra_joblib_launcher"),
     "slurm": ("slurm", "hydra_submitit_launcher"),
@@ -524,7 +593,9 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
         for o in parsed
         if o.is_hydra_override() and o.get_key_element() != "hydra.searchpath"
     ]
+    parsed = _settled(composer, parsed)
     own = [o for o in parsed if not o.is_hydra_override()]
+    given_lines = [o.input_line for o in parsed]
     primary = composer.groups()
     _offer_classes(composer, parsed)
     is_group = {id(o): _check_override(composer, o, primary) for o in parsed}
@@ -551,27 +622,42 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
     if is_multirun:
         given = OmegaConf.select(base, "hydra.sweeper.params") or {}
         read = [f"{k}={v}" for k, v in given.items()]
-        kept = [keep_names(line) for line in read]
-        # The sweeper reads its own file; what stands there otherwise is said again here.
-        implied += [line for line, was in zip(kept, read, strict=True) if line != was]
-        params = _parse_overrides(kept)
+        params = _settled(composer, _parse_overrides([keep_names(line) for line in read]))
+        named = {o.get_key_element() for o in own}
+        # The sweeper reads its own file; what is meant otherwise is said again here.
+        given_lines += [
+            param.input_line
+            for param, was in zip(params, read, strict=True)
+            if param.input_line != was and param.get_key_element() not in named
+        ]
         for param in params:
             is_group[id(param)] = _check_override(composer, param, primary)
-        named = {o.get_key_element() for o in own}
         swept += [p for p in params if p.is_sweep_override() and p.get_key_element() not in named]
 
     everything = [*params, *own]
     combinations, expandable = _combinations(everything, base, is_multirun)
     is_group_key = {o.get_key_element() for o in everything if is_group.get(id(o), False)}
-    cfg, jobs = base, []
-    for lines in combinations:
+    cfg, jobs, notes = base, [], []
+    nothing: NothingToDoError | None = None
+    for number, lines in enumerate(combinations):
         groups = tuple(line for line in lines if line.partition("=")[0] in is_group_key)
         known = composer.baseline(groups)[1]
         for override in everything:
             if not is_group.get(id(override), False):
                 _check_key(composer, override, known)
-        cfg, job = composer.job([*hydra_lines, *lines], groups, not shown_only)
-        jobs.append(job)
+        try:
+            cfg, job = composer.job([*hydra_lines, *lines], groups, not shown_only)
+        except NothingToDoError as error:
+            if not is_multirun or len(combinations) == 1:
+                raise
+            notes.append(f"{error}: this job is left out")
+            nothing = error
+            continue
+        jobs.append(replace(job, number=number))
+    if nothing is not None and not jobs:
+        raise nothing
+    if expandable and is_multirun:
+        _refuse_twins(jobs)
 
     keys = list(dict.fromkeys(o.key_or_group for o in swept))
     if not is_multirun:
@@ -585,14 +671,15 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
         if not expandable:
             content += sorted(o.input_line for o in everything)
         digest = hashlib.sha256("\n".join(content).encode()).hexdigest()
-    folder, extra = _place(cfg, hydra_lines, jobs, name, digest, is_multirun)
+    folder, extra, moved = _place(cfg, hydra_lines, jobs, name, digest, is_multirun)
+    notes += [moved] if moved else []
     if is_multirun:
         extra += _job_folders(everything, keys, combinations, hydra_lines)
     if not shown_only:
         check_writable(folder, "hydra.sweep.dir" if is_multirun else "hydra.run.dir")
     return Composed(
         jobs[0].config,
-        (*args.overrides, *implied),
+        (*given_lines, *implied),
         is_multirun,
         name,
         digest,
@@ -601,6 +688,8 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
         tuple(extra),
         shown_only,
         _launcher(base),
+        tuple(notes),
+        len(combinations) if expandable else 0,
     )
 
 
@@ -641,11 +730,12 @@ def _combinations(
 
 def _place(
     cfg: Any, hydra_lines: Sequence[str], jobs: Sequence[Job], name: str, digest: str, sweep: bool
-) -> tuple[Path, list[str]]:
-    """The output folder, and the Hydra override that names it."""
+) -> tuple[Path, list[str], str]:
+    """The output folder, the Hydra overrides that name it, and a note where it is a fresh one."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
+    note = ""
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     paths = jobs[0].config["paths"]
     own = any(line.lstrip("+").startswith(f"{key}=") for line in hydra_lines)
@@ -662,6 +752,10 @@ def _place(
             raise ConfigError(f"{key}: {_one_line(error)}") from None
         finally:
             HydraConfig.instance().cfg = previous
+        # A new folder of the same name is what resume=false means everywhere.
+        if not jobs[0].config["resume"] and folder.is_dir() and any(folder.iterdir()):
+            taken, folder = folder, _fresh(folder)
+            note = f"{taken} is not empty: with resume=false the results go to {folder}"
     else:
         parent = Path(paths["root"]) / "multirun_outputs" if sweep else Path(paths["outputs"])
         folder = parent / f"{name}-{digest[:10]}"
@@ -669,7 +763,10 @@ def _place(
             folder = shard_folder(jobs[0].config)
         if not jobs[0].config["resume"]:
             folder = _fresh(folder)
-    return folder, [f"{key}={quote(str(folder))}"]
+    extra = [f"{key}={quote(str(folder))}"]
+    if not any(line.lstrip("+~").startswith("hydra.output_subdir") for line in hydra_lines):
+        extra.append(NO_HYDRA_FILES)
+    return folder, extra, note
 
 
 def _fresh(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecgadv.errors import BackendError, ConfigError, DataError, VictimError
+from ecgadv.errors import BackendError, ConfigError, DataError, NothingToDoError, VictimError
 
 Config = dict[str, Any]
 
@@ -579,7 +579,7 @@ def _check_selection(cfg: Mapping[str, Any]) -> None:
     if attacked == {target}:
         named = node.get("source") is not None
         option = "source" if named else "per_class"
-        raise ConfigError(
+        raise NothingToDoError(
             f"target={cfg['target']} selection.{option}={show(node.get(option))}: nothing to "
             "attack, the target is the class of every selected record"
         )
@@ -749,6 +749,24 @@ def signature(cfg: Mapping[str, Any]) -> str:
             node[key] = _file_digest(node[key])
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(earlier: Mapping[str, Any], cfg: Mapping[str, Any], most: int = 3) -> str:
+    """How two configurations differ, as ``metric=l2, not diff``; "" where no value does."""
+    old, new = (
+        {
+            path.removesuffix(".name"): value
+            for path, value in leaves({k: v for k, v in c.items() if k not in NOT_IN_SIGNATURE})
+            if not path.endswith(f".{TARGET}")
+        }
+        for c in (earlier, cfg)
+    )
+    keys = [k for k in [*new, *(k for k in old if k not in new)] if old.get(k) != new.get(k)]
+    # A chosen option says more than the values that come with it.
+    keys.sort(key=lambda k: "." in k)
+    told = [f"{k}={show(old.get(k))}, not {show(new.get(k))}" for k in keys[:most]]
+    more = f"; and {len(keys) - most} more" if len(keys) > most else ""
+    return "; ".join(told) + more
 
 
 def _file_digest(path: str) -> str:

@@ -12,7 +12,6 @@ import ecgadv
 from ecgadv import config
 from ecgadv.errors import ConfigError, DataError
 from ecgadv.evaluate.trials import (
-    bootstrap_interval,
     rates,
     summarise_evaluation,
     trial_columns,
@@ -171,11 +170,14 @@ def test_intervals_over_trials_are_wilsons_and_over_records_are_wider():
 def test_the_bootstrap_covers_perturbations_as_well_as_records():
     rng = np.random.default_rng(1)
     by_case = np.repeat(rng.choice([0.0, 1.0], size=(8, 1)), 8, axis=1)
-    low, high = bootstrap_interval(rows_of(by_case))
+    low, high = rates(rows_of(by_case))["ci95_records"]
     assert high - low > 0.5
-    low, high = bootstrap_interval(rows_of(by_case.T))
+    low, high = rates(rows_of(by_case.T))["ci95_records"]
     assert high - low > 0.5
-    assert bootstrap_interval(rows_of(np.full((8, 8), 0.25))) == (0.25, 0.25)
+    # No draw differs from another: as wide as eight independent trials would be.
+    low, high = rates(rows_of(np.full((8, 8), 0.25)))["ci95_records"]
+    assert low < 0.1 < 0.5 < high
+    assert rates(rows_of(np.full((8, 2), 0.25)))["ci95_records"] is None
 
 
 def test_the_summary_keeps_kinds_of_records_and_pairs_apart():

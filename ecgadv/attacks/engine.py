@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,8 +124,8 @@ class Solution:
     gradients: np.ndarray
     forwards: np.ndarray
     history: np.ndarray | None = None
-    broken: np.ndarray = field(default=None)  # type: ignore[assignment]
-    broken_at: np.ndarray = field(default=None)  # type: ignore[assignment]
+    broken: Any = None
+    broken_at: Any = None
 
     def __post_init__(self) -> None:
         lost = ~np.isfinite(self.delta).all(axis=1)
@@ -248,8 +248,9 @@ class Engine:
                 size //= 2
             if size < len(done):
                 # Keep the finished rows out, and go on with a batch of half the size or less.
-                over = np.flatnonzero(done[: len(rows)])
-                parts.append((rows[over], self._collect(device_cases, device_factor, state, over)))
+                ended = np.flatnonzero(done[: len(rows)])
+                kept = self._collect(device_cases, device_factor, state, ended)
+                parts.append((rows[ended], kept))
                 pick = np.concatenate([live, np.repeat(live[:1], size - len(live))])
                 device_cases = _take(device_cases, pick)
                 device_factor = _take_factor(device_factor, pick)
@@ -267,9 +268,13 @@ class Engine:
         # The gradient that was not finite was paid for too.
         spent = found.gradients + (broken_at > 0) * self.problem.objective.cost
         kinds = (np.float32, bool, np.int64, np.int64)
-        kept = (found.delta, found.success, spent, found.forwards)
-        kept = tuple(np.asarray(part, kind) for part, kind in zip(kept, kinds, strict=True))
-        return Solution(*kept, found.history, broken_at > 0, broken_at.astype(np.int64))
+        told = (found.delta, found.success, spent, found.forwards)
+        kept = [np.asarray(part, kind) for part, kind in zip(told, kinds, strict=True)]
+        delta, success, gradients, forwards = kept
+        return Solution(
+            delta, success, gradients, forwards, found.history, broken_at > 0,
+            broken_at.astype(np.int64),
+        )  # fmt: skip
 
 
 def _where(condition: Any, these: Any, those: Any) -> Any:
@@ -317,7 +322,7 @@ def _take_factor(factor: Factor, rows: np.ndarray) -> Factor:
 def _merge(parts: list[tuple[np.ndarray, Solution]]) -> Solution:
     """Parts of a chunk, each with its rows, in one."""
     order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-    whole = {}
+    whole: dict[str, Any] = {}
     for one in fields(Solution):
         columns = [getattr(part, one.name) for _, part in parts]
         whole[one.name] = None if columns[0] is None else np.concatenate(columns)[order]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -117,28 +118,39 @@ def _pipeline_version() -> str:
 
 def _cached(victim: Victim, records: RecordSet, unfinished: bool = False) -> np.ndarray | None:
     file = _file(victim, records, unfinished)
-    if file is None or not file.is_file():
+    if file is None:
         return None
-    try:
-        logits = np.load(file, allow_pickle=False)
-    except (OSError, EOFError, ValueError):
-        return None
-    return logits if logits.shape == (len(records), len(victim.classes)) else None
+    for place in cache.entries(file):
+        try:
+            logits = np.load(place, allow_pickle=False)
+        except (OSError, EOFError, ValueError):
+            continue
+        if logits.shape == (len(records), len(victim.classes)):
+            return np.asarray(logits)
+    return None
 
 
 def _keep(victim: Victim, records: RecordSet, logits: np.ndarray, unfinished: bool = False) -> None:
     file, beginning = _file(victim, records, unfinished), _file(victim, records, unfinished=True)
     if file is None or beginning is None:
         return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_name(f".{file.stem}-{os.getpid()}.npy")
-        np.save(scratch, logits, allow_pickle=False)
-        os.replace(scratch, file)
-        if not unfinished:
-            beginning.unlink(missing_ok=True)
-    except OSError:
-        return  # A cache that cannot be written costs time, never a result.
+    for place in cache.entries(file):
+        scratch = place.with_name(f".{place.stem}-{os.getpid()}.npy")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            np.save(scratch, logits, allow_pickle=False)
+            os.replace(scratch, place)
+            break
+        except OSError as error:
+            # A cache that cannot be written costs time, never a result.
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+            if not isinstance(error, PermissionError):
+                break
+    if not unfinished:
+        for place in cache.entries(beginning):
+            with contextlib.suppress(OSError):
+                place.unlink(missing_ok=True)
 
 
 CAUSES = (

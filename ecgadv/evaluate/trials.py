@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from ecgadv.evaluate.statistics import wilson
+from ecgadv.evaluate.statistics import record_interval, wilson
 from ecgadv.records.base import CLASSES, class_name
 from ecgadv.study.cases import ANY, CaseSpec
 from ecgadv.study.judge import Trial
-
-BOOTSTRAP_DRAWS = 1000
 
 SHIFT_COLUMNS = (
     "perturbation_case", "victim_record", "source", "target", "onset", "predicted",
@@ -75,11 +71,6 @@ def shift_rows(
     ]
 
 
-def _units(names: Sequence[str]) -> tuple[np.ndarray, int]:
-    known = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return np.array([known[name] for name in names]), len(known)
-
-
 def counted(row: Mapping[str, Any]) -> tuple[int, int]:
     """Successes and onsets that count of a row; runs of earlier versions counted every onset."""
     if row.get("n_clean") not in (None, ""):
@@ -88,39 +79,18 @@ def counted(row: Mapping[str, Any]) -> tuple[int, int]:
     return round(float(row["success_rate"]) * trials), trials
 
 
-def bootstrap_interval(
-    rows: Sequence[Mapping[str, Any]], seed: int = 0, draws: int = BOOTSTRAP_DRAWS
-) -> tuple[float, float]:
-    """95 % percentile bootstrap of the mean rate, over records and over perturbations.
-
-    Shifts of one record are not independent trials. Perturbations and records are drawn anew with
-    replacement, each on its own (Owen AB. The pigeonhole bootstrap. Ann Appl Stat 2007); on the
-    records that perturbations were made from the two are one unit.
-    """
-    hits, trials = (np.array(part, np.float64) for part in zip(*map(counted, rows), strict=True))
-    case, n_cases = _units([row["perturbation_case"] for row in rows])
-    record, n_records = _units([row["victim_record"] for row in rows])
-    paired = all(row["same_record"] for row in rows)
-    rng = np.random.default_rng([seed, 3])
-    means = np.full(draws, np.nan)
-    for draw in range(draws):
-        weight = rng.multinomial(n_cases, np.full(n_cases, 1 / n_cases))[case].astype(float)
-        if not paired:
-            weight *= rng.multinomial(n_records, np.full(n_records, 1 / n_records))[record]
-        total = float(weight @ trials)
-        if total:
-            means[draw] = float(weight @ hits) / total
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def rates(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
     """Rate of some rows of ``evaluation.csv`` with both intervals; rows without an onset that
     counts are left out.
     """
     used = [row for row in rows if counted(row)[1]]
-    hits = sum(counted(row)[0] for row in used)
-    trials = sum(counted(row)[1] for row in used)
+    each = [counted(row) for row in used]
+    hits, trials = sum(k for k, _ in each), sum(n for _, n in each)
+    own = all(row["same_record"] for row in used)
+    interval = record_interval(
+        [k for k, _ in each], [n for _, n in each], [row["victim_record"] for row in used],
+        None if own else [row["perturbation_case"] for row in used], seed,
+    )  # fmt: skip
     return {
         "n_perturbations": len({row["perturbation_case"] for row in used}),
         "n_records": len({row["victim_record"] for row in used}),
@@ -128,7 +98,7 @@ def rates(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
         "n_hits": hits,
         "success_rate": hits / trials if trials else None,
         "ci95_trials": [round(v, 6) for v in wilson(hits, trials)],
-        "ci95_records": [round(v, 6) for v in bootstrap_interval(used, seed)] if used else None,
+        "ci95_records": interval and [round(v, 6) for v in interval],
     }
 
 

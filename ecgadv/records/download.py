@@ -50,6 +50,8 @@ def fetch(url: str, labels_url: str, folder: Path, n_records: int | None = None)
     from filelock import FileLock
 
     target = folder / PurePosixPath(urlsplit(url).path).name
+    if target.is_file() and (folder / LABELS_NAME).is_file():
+        return target  # Whose lock lies there does not matter any more.
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Jobs of a sweep start together; one downloads, the others wait for its file.

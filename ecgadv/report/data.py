@@ -10,6 +10,7 @@ import numpy as np
 from ecgadv.errors import EcgadvError, StoreError
 from ecgadv.evaluate.curves import COLUMN_OF_METRIC
 from ecgadv.records.base import CLASSES
+from ecgadv.store.reading import check_whole
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def read_cases(folder: Path) -> pd.DataFrame:
     missing = {"case_id", "source", "target", "success", "status"} - set(cases.columns)
     if missing:
         raise StoreError(f"{file} lacks the column {sorted(missing)[0]}")
+    check_whole(file, len(cases))
     cases["success"] = cases["success"].astype(str).str.lower() == "true"
     return cases
 

@@ -305,12 +305,9 @@ class Study:
             delta[live] = found.delta[live]
             gradients[live], forwards[live] = found.gradients[live], found.forwards[live]
             history = None if found.history is None else found.history[:count]
-            broken = getattr(found, "broken", None)
-            for i in live.tolist():
-                if broken is not None and broken[i]:
-                    status[i], message[i] = "failed", "the gradient is not finite"
-                elif not np.isfinite(delta[i]).all():
-                    status[i], message[i] = "failed", "the perturbation found is not finite"
+            for i in live[found.broken[live]].tolist():
+                at = f" at step {found.broken_at[i]}" if found.broken_at[i] else ""
+                status[i], message[i] = "failed", f"the gradient is not finite{at}"
         trials = None
         if own:
             trials = self.judge.trials(

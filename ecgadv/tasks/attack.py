@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
 from ecgadv.evaluate.cases import case_rows, left_out, skipped_record
 from ecgadv.records.base import RecordSet
+from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress
 from ecgadv.report.write import write_report
-from ecgadv.store import RunStore, success_pairs, write_csv
+from ecgadv.store import RunStore, part_files, success_pairs, write_csv
+from ecgadv.store.files import read_object
+from ecgadv.store.identity import refuse_other
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.study import Chunk, Study, goals
 from ecgadv.tasks import type2
@@ -35,11 +39,12 @@ from ecgadv.tasks.common import (
     show_frequencies,
     show_results,
     unusable_records,
+    use_caches,
 )
 from ecgadv.tasks.type2 import Audience
 from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri, ui_command
 from ecgadv.victims.declared import declared
-from ecgadv.victims.loading import WEIGHTS
+from ecgadv.victims.loading import WEIGHTS, Victim
 from ecgadv.victims.pipeline import flatten, unflatten
 
 ATTACK_VERSION = "2"
@@ -76,40 +81,81 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     Returns:
         0 where every case ran to its end, 1 where some case failed with an error.
     """
-    metric = instantiate(cfg["metric"])
+    return prepare(cfg, folder)()
+
+
+def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
+    """Open everything that the run reads; nothing is written before what is returned is called.
+
+    Raises:
+        RefusedError: the folder holds results of other data, another victim or version.
+        EcgadvError: an option, the data or the victim cannot be used.
+    """
     attack: Attack = instantiate(cfg["attack"])
     selection = Selection.from_config(cfg["selection"], declared(cfg["victim"]).classes)
+    identity = {"signature": signature(cfg), "attack_version": ATTACK_VERSION}
+    refuse_other(folder, **identity)
+    records = open_records(cfg)
+    identity |= {"data": records.digest}
+    refuse_other(folder, **identity)
+    study = None
+    if cfg.get("shard") or not _is_done(cfg, folder, part_files(folder), records):
+        study = open_study(cfg, open_victim(cfg, records), attack)
+        identity |= {"victim": study.victim.sha256}
+        refuse_other(folder, **identity)
+    return partial(_run, cfg, folder, attack, selection, records, study, identity)
+
+
+def open_study(cfg: Mapping[str, Any], victim: Victim, attack: Attack) -> Study:
+    """Attack and judge of a configuration.
+
+    Raises:
+        ConfigError: an option does not fit the victim or the deployment.
+    """
+    metric = instantiate(cfg["metric"])
+    return Study(
+        victim, metric.over(victim.leads), attack, type2.deployment(cfg, victim),
+        seed=cfg["seed"], shifts=attack_shifts(cfg),
+        injected=type2.injection(cfg, victim) if cfg["threat_model"] == "type2" else None,
+    )  # fmt: skip
+
+
+def _run(
+    cfg: Mapping[str, Any],
+    folder: Path,
+    attack: Attack,
+    selection: Selection,
+    records: RecordSet,
+    study: Study | None,
+    identity: Mapping[str, str],
+) -> int:
+    """The run itself, on what :func:`prepare` opened."""
     share = tuple(int(v) for v in str(cfg["shard"]).split("/")) if cfg.get("shard") else (1, 1)
     is_split = bool(cfg.get("shard"))
     with RunStore(folder) as store:
+        refuse_other(folder, **identity)
         tracker = NullTracker()
         if not is_split:
             tracker = open_tracker(
                 cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]),
                 signature=signature(cfg),
             )  # fmt: skip
-        records = open_records(cfg)
         dataset = {
             "name": records.name, "digest": records.digest, "records": len(records),
             "root": cfg["data"].get("root"),
         }  # fmt: skip
-        if not is_split and _is_done(cfg, store, records):
+        if not is_split and _is_done(cfg, folder, store.parts, records) and store.is_exported():
             return _show_done(cfg, store, tracker, dataset)
         with tracker:
-            victim = open_victim(cfg, records)
-            injected = cfg["threat_model"] == "type2"
-            study = Study(
-                victim, metric.over(victim.leads), attack, type2.deployment(cfg, victim),
-                seed=cfg["seed"], shifts=attack_shifts(cfg),
-                injected=type2.injection(cfg, victim) if injected else None,
-            )  # fmt: skip
+            study = study or open_study(cfg, open_victim(cfg, records), attack)
+            victim = study.victim
             store.write_json("config.json", dict(cfg))
             tracker.start(dataset)
             predictions, frequencies = predict_all(cfg, victim, records, folder)
             show_frequencies(frequencies, records.name, victim.name)
             unread = unusable_records(records, predictions)
             heard, correct = None, predictions.correct
-            if injected:
+            if study.injected is not None:
                 heard = type2.audience(
                     cfg, victim, records, correct, predictions.split,
                     int(getattr(attack, "train_records", 0)),
@@ -202,9 +248,11 @@ def _show(cfg: Mapping[str, Any], folder: Path, result: Mapping[str, Any]) -> No
         print(f"compare runs: {ui_command(uri)}")
 
 
-def _is_done(cfg: Mapping[str, Any], store: RunStore, records: RecordSet) -> bool:
+def _is_done(
+    cfg: Mapping[str, Any], folder: Path, parts: Iterable[int], records: RecordSet
+) -> bool:
     """Whether this very run is finished, told without loading the victim."""
-    plan, result = store.read_json("plan.json"), store.read_json("summary.json")
+    plan, result = read_object(folder / "plan.json"), read_object(folder / "summary.json")
     files = ("cases.csv", "perturbations.npz", "predictions.csv", "config.json", "report.html")
     wanted = {
         "signature": signature(cfg),
@@ -218,9 +266,21 @@ def _is_done(cfg: Mapping[str, Any], store: RunStore, records: RecordSet) -> boo
         and digest is not None
         and plan.get("victim_file") == digest
         and result.get("n_failed") == 0
-        and all((store.folder / name).is_file() for name in files)
-        and set(store.parts) >= set(range(len(plan["chunks"])))
+        and all((folder / name).is_file() for name in files)
+        and set(parts) >= set(range(len(plan["chunks"])))
     )
+
+
+def known_identity(cfg: Mapping[str, Any]) -> dict[str, str | None]:
+    """What can be told of a run's identity without its victim; for a sweep before it starts."""
+    use_caches(cfg)
+    reading = declared(cfg["victim"])
+    records = open_source(cfg["data"], instantiate, reading.fs, reading.classes)
+    return {
+        "attack_version": ATTACK_VERSION,
+        "data": records.digest,
+        "victim_file": _victim_file(cfg),
+    }
 
 
 def _victim_file(cfg: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 
 from ecgadv import backend
 from ecgadv.api import make_attack
-from ecgadv.config import instantiate
+from ecgadv.config import instantiate, signature
 from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.benchmark import Row, compare
 from ecgadv.evaluate.predictions import Predictions
@@ -35,7 +35,8 @@ from ecgadv.records.selection import Selection, select
 from ecgadv.report import benchmark as report
 from ecgadv.report import style
 from ecgadv.report.progress import Progress
-from ecgadv.store import write_atomic
+from ecgadv.store import FolderLock, write_atomic
+from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.judge import Judge
 from ecgadv.study.study import Chunk, Solver, Study, goals
@@ -109,10 +110,14 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     Raises:
         ConfigError: a method is unknown, or there is nothing to compare.
     """
+    return prepare(cfg, folder)()
+
+
+def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
+    """Open what is measured; nothing is written before what is returned is called."""
     options = cfg["benchmark"]
     peers, missing = _peers([*options["methods"], options["scaling_method"]], cfg["backend"])
     methods = [m for m in options["methods"] if m not in missing]
-    scaling = [] if options["scaling_method"] in missing else options["scaling"]
     for method, reason in missing.items():
         say(f"note: {method} is left out: {reason}")
     plan = [
@@ -123,12 +128,34 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     ]
     if not plan:
         raise ConfigError("benchmark.methods: none of them can be measured here")
+    records, victim = open_records(cfg), open_victim(cfg)
+    mine = {"signature": signature(cfg), "data": records.digest, "victim": victim.sha256}
+    refuse_other(folder, **mine)
+
+    def work() -> int:
+        with FolderLock(folder):
+            write_atomic(folder / IDENTITY, json.dumps(mine))
+            return _run(cfg, folder, records, victim, plan, peers, missing)
+
+    return work
+
+
+def _run(
+    cfg: Mapping[str, Any],
+    folder: Path,
+    records: RecordSet,
+    victim: Victim,
+    plan: Sequence[tuple[str, str]],
+    peers: Any,
+    missing: Mapping[str, str],
+) -> int:
+    options = cfg["benchmark"]
+    scaling = [] if options["scaling_method"] in missing else options["scaling"]
     rows_folder = Path(options["out"] or folder / "rows")
     try:
         rows_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{rows_folder}: cannot be written ({error.strerror})") from None
-    records, victim = open_records(cfg), open_victim(cfg)
     predictions, _ = predict_all(cfg, victim, records, folder)
     bench = Bench(cfg, records, victim, predictions, rows_folder)
     write_atomic(folder / "config.json", json.dumps(cfg, indent=1, default=str))

@@ -19,6 +19,7 @@ from ecgadv.evaluate.predictions import (
     predict,
     table_rows,
 )
+from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
 from ecgadv.records.intake import longer_than
 from ecgadv.records.opening import open_source
@@ -34,6 +35,10 @@ PREDICTION_COLUMNS = (
 FREQUENCY_COLUMNS = ("class", "records", "correct", "heldout_records", "heldout_correct")
 
 
+_told: set[str] = set()
+"""Caches that cannot be written, as far as that was said."""
+
+
 def say(message: str) -> None:
     """One line for the person at the terminal; standard error, as results go to standard output."""
     print(message, file=sys.stderr, flush=True)
@@ -43,6 +48,10 @@ def use_caches(cfg: Mapping[str, Any]) -> None:
     """Point the caches to ``paths.data`` where that is set."""
     if cfg["paths"].get("data"):
         os.environ["ECGADV_CACHE"] = str(cfg["paths"]["data"])
+    place = str(cache.cache_root())
+    if place not in _told and not cache.is_writable():
+        _told.add(place)
+        say(f"note: nothing can be kept in the cache {place}: no permission to write there")
 
 
 def open_records(cfg: Mapping[str, Any]) -> RecordSet:

@@ -5,7 +5,8 @@ With ``evaluate.study`` the answers of a reading study are scored instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ecgadv.evaluate.summary import rate
 from ecgadv.evaluate.transfer import rejudge, transfer_rates
 from ecgadv.evaluate.trials import trial_columns
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
+from ecgadv.store.identity import IDENTITY
+from ecgadv.store.reading import AGAIN
 from ecgadv.tasks import reading, type2
 from ecgadv.tasks.common import only_usual_input, open_victim, say, use_caches
 from ecgadv.tracking import open_tracker
@@ -42,9 +45,14 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
         StoreError: it holds no perturbations, or its recordings have changed.
         VictimError: the victim does not fit the perturbations.
     """
+    return prepare(cfg, folder)()
+
+
+def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
+    """Open the earlier run and the victim; nothing is written before what is returned is called."""
     wanted = cfg.get("evaluate") or {}
     if wanted.get("study"):
-        return reading.evaluate(cfg, folder)
+        return partial(reading.evaluate, cfg, folder)
     named = wanted.get("run")
     if not named:
         raise ConfigError("task=evaluate needs evaluate.run=FOLDER (of an attack run)")
@@ -52,14 +60,23 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     earlier = load_run(named)
     if not len(earlier.case_ids):
         raise StoreError(f"{named}: holds no perturbations to evaluate")
+    known = set(earlier.cases["case_id"])
+    lost = next((str(name) for name in earlier.case_ids if str(name) not in known), None)
+    if lost is not None:
+        raise StoreError(f"{named}: cases.csv lacks case {lost} of perturbations.npz; {AGAIN}")
+    victim = open_victim(cfg)
+    same_input(earlier, victim)
+    return partial(_run, cfg, folder, earlier, victim)
+
+
+def _run(cfg: Mapping[str, Any], folder: Path, earlier: Run, victim: Victim) -> int:
     with RunStore(folder) as store:
         tracker = open_tracker(
             cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]), signature=signature(cfg)
         )
         with tracker:
             store.write_json("config.json", dict(cfg))
-            victim = open_victim(cfg)
-            same_input(earlier, victim)
+            store.write_json(IDENTITY, {"signature": signature(cfg)})
             data = earlier.summary.get("data", {})
             tracker.start({"name": data.get("name", ""), "digest": data.get("digest", ""),
                            "records": len(set(earlier.cases["record"])),

@@ -258,10 +258,17 @@ def lines(evaluation: Mapping[str, Any]) -> list[str]:
     for kind, words in kinds.items():
         if kind in evaluation:
             total = evaluation[kind]["all"]
-            low, high = total["ci95_records"]
+            if not total["n_trials"]:
+                continue
+            known = total["ci95_records"]
+            shown = (
+                f"{100 * known[0]:.1f} to {100 * known[1]:.1f} %, bootstrap over records"
+                if known
+                else "too few records for an interval"
+            )
             out.append(
                 f"{words}: {100 * total['success_rate']:.1f} % of {total['n_trials']} readings "
-                f"reach the target ({100 * low:.1f} to {100 * high:.1f} %, bootstrap over records)"
+                f"reach the target ({shown})"
             )
     return out
 
