@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ecgadv import attacks
+from ecgadv import arguments, attacks
 from ecgadv.attacks.base import Attack, DirectAttack, Problem
 from ecgadv.attacks.engine import Engine, choose_precision, chunk_size
 from ecgadv.attacks.eot import EOT
@@ -19,13 +19,12 @@ from ecgadv.errors import ConfigError, DataError
 from ecgadv.evaluate.cases import case_seed, check_band
 from ecgadv.evaluate.type2 import Protocol, stack_verdicts, verdict_of_logits
 from ecgadv.evaluate.verification import verify
-from ecgadv.records.base import class_letter
 from ecgadv.threat import metrics
 from ecgadv.threat.injection import Injection
-from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
+from ecgadv.threat.objectives import Cases, Objective, draw_onsets
 from ecgadv.threat.transforms import FrontEnd, draw_views, window_samples
 from ecgadv.victims.loading import Victim, load_victim
-from ecgadv.victims.pipeline import flatten, unflatten, valid_mask
+from ecgadv.victims.pipeline import unflatten, valid_mask
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,10 @@ def make_attack(method: str | Attack | DirectAttack, **options: Any) -> Attack |
     if isinstance(method, Attack | DirectAttack):
         return method
     known = attack_kinds()
-    if method not in known:
+    if not isinstance(method, str) or method not in known:
         raise ConfigError(f"method={method}: unknown; there are {', '.join(known)}")
     given = {k: v for k, v in options.items() if v is not None}
+    given = arguments.options(known[method], given)
     try:
         return known[method](**given)
     except TypeError as error:
@@ -107,14 +107,15 @@ def attack(
     Args:
         victim: anything :func:`ecgadv.load_victim` takes.
         x: (B, n) or (B, n, 1) standardised records, zero-padded at the end; for a victim of
-            several leads (B, n, leads).
+            several leads (B, n, leads). Arrays, lists, or tensors of any backend.
         target: one for all or one a case: class index, letter, name, or ``untargeted`` (away from
             what the victim says of ``x``).
         metric: ``l2``, ``diff``, ``diffl2`` or a quadratic metric.
         method: ``minnorm``, ``cw``, or with a fixed ``budget`` ``pgd``, ``ch_fgm``, ``ch_pgd``,
             ``ch_mim``; ``eot`` for injected signals; or an attack object.
         steps: budget; the attack's own default where None.
-        lengths: (B,) own samples; None means that every sample is the record's own.
+        lengths: (B,) own samples; None means that every sample is the record's own. What ``x``
+            holds after them counts as 0.
         mask: (n,) or (B, n), true where δ may be nonzero, in every lead; of several leads also
             (n, leads) or (B, n, leads). None means all own samples. (The option ``attack.mask`` of
             the command line gives the same in seconds.)
@@ -136,10 +137,14 @@ def attack(
         margin as means over onsets.
 
     Raises:
-        ConfigError: an option or a target is unknown or does not fit.
-        DataError: ``x`` has the wrong shape or holds NaN.
+        ConfigError: an option or a target is unknown, has the wrong type or does not fit.
+        DataError: ``x`` has the wrong shape, holds NaN or no real numbers, or is not standardised.
         VictimError: the victim cannot be used.
     """
+    seed, batch_size = arguments.seed(seed), arguments.batch_size(batch_size)
+    perturb_padding = arguments.flag("perturb_padding", perturb_padding)
+    arguments.choice("precision", precision, ("float32", "bfloat16", "auto"))
+    x = arguments.array("x", x)
     # A bare callable does not tell the length of its input; the records do.
     subject = _subject(victim, np.shape(x))
     form = metrics.get(metric).over(subject.leads)
@@ -148,22 +153,19 @@ def attack(
             raise ConfigError("method=eot: takes a window, no mask; and computes in float32")
         return _inject(subject, x, target, form, method, steps, lengths, batch_size, seed, options)
     solver = make_attack(method, steps=steps, perturb_padding=perturb_padding, **options)
-    signals = _signals(x, subject)
+    signals, own = _records(x, lengths, subject)
     count, n, leads = len(signals), subject.n, subject.leads
-    own = _lengths(lengths, count, n)
     span = np.full(count, n) if perturb_padding else own
     valid = np.tile(valid_mask(span, n), (1, leads))
-    free = valid if mask is None else valid * _mask(mask, count, n, leads)
+    free = valid if mask is None else valid * arguments.mask(mask, count, n, leads)
     if not free.any(axis=1).all():
         raise ConfigError("mask: leaves no sample of some case free")
     check_band(solver, subject)
     if isinstance(solver, Attack):
         solver.limits.check_free(free)
     source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
-    goals = _targets(target, count, subject.classes)
+    goals = arguments.targets(target, count, subject.classes)
     cases = Cases(signals, valid, free, source, goals, span, draw_onsets([seed] * count, span, 0))
-    if batch_size != "auto" and (not isinstance(batch_size, int | np.integer) or batch_size < 1):
-        raise ConfigError(f"batch_size={batch_size}: must be a whole number, at least 1, or auto")
     size = chunk_size(subject, batch_size, count)
     arithmetic, _ = choose_precision(precision, solver, subject, count, size)
     exact = Objective(subject) if arithmetic != "float32" else None
@@ -207,24 +209,25 @@ def _inject(
     if subject.leads > 1 or subject.over == "none":
         what = f"reads {subject.leads} leads" if subject.leads > 1 else "does not standardise"
         raise ConfigError(f"method=eot: victim {subject.name} {what}; one lead, standardised")
-    signals = _signals(x, subject)
+    signals, own = _records(x, lengths, subject)
     count, n = signals.shape
-    if (_lengths(lengths, count, n) < n).any():
+    if (own < n).any():
         raise DataError(f"method=eot: attacks records of at least {n} samples only")
     window = window_samples(options.pop("window", None), n, subject.fs)
-    shifts = int(options.pop("shifts", 8))
+    shifts = arguments.whole("shifts", options.pop("shifts", 8))
     front_end = FrontEnd.from_config({"name": options.pop("filter", "rectangular")}, subject.fs)
     device = FrontEnd.from_config(
         {"name": options.pop("evaluation_filter", "butterworth")}, subject.fs
     )
-    protocol = Protocol(device, window, int(options.pop("evaluation_shifts", 100)))
+    judged = arguments.whole("evaluation_shifts", options.pop("evaluation_shifts", 100))
+    protocol = Protocol(device, window, judged)
     if shifts < 0 or protocol.shifts < 1:
         raise ConfigError("method=eot: shifts must be at least 0, evaluation_shifts at least 1")
     solver = make_attack(method, steps=steps, **options)
     assert isinstance(solver, Attack)
     solver.limits.check_span(window)
     source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
-    goals = _targets(target, count, subject.classes)
+    goals = arguments.targets(target, count, subject.classes)
     free = np.tile((np.arange(n) < window).astype(np.float32), (count, 1))
     seeds = [case_seed(seed, row, int(goal)) for row, goal in enumerate(goals)]
     rounds = min(solver.max_steps(), 1024)
@@ -271,60 +274,11 @@ def _subject(victim: Any, shape: tuple[int, ...]) -> Victim:
     return load_victim(loaded)
 
 
-def _signals(x: np.ndarray, victim: Victim) -> np.ndarray:
-    """(B, leads·n) float32, lead after lead."""
-    n, leads = victim.n, victim.leads
-    signals = np.asarray(x, dtype=np.float32)
-    expected = f"(B, {n}, {leads})" if leads > 1 else f"(B, {n}) or (B, {n}, 1)"
-    if leads == 1 and signals.ndim == 3 and signals.shape[-1] == 1:
-        signals = signals[..., 0]
-    if signals.ndim != len(victim.shape) + 1 or signals.shape[1:] != victim.shape:
-        raise DataError(f"x has shape {np.shape(x)}, expected {expected}")
-    if not np.isfinite(signals).all():
-        raise DataError("x holds NaN or infinities; ecgadv.preprocess(signal) removes them")
-    spread = signals.std(axis=1).reshape(len(signals), leads)
-    if len(signals) and not (spread > 0).all():
-        row, lead = np.unravel_index(int(np.argmin(spread)), spread.shape)
-        where = f" in lead {lead + 1}" if leads > 1 else ""
-        raise DataError(f"x: row {row} is a flat line{where}")
-    return flatten(signals)
-
-
-def _lengths(lengths: Sequence[int] | np.ndarray | None, count: int, n: int) -> np.ndarray:
-    own = np.full(count, n) if lengths is None else np.asarray(lengths, dtype=np.int64).reshape(-1)
-    if own.shape != (count,) or (count and (own.min() < 1 or own.max() > n)):
-        raise DataError(f"lengths: expected {count} numbers from 1 to {n}")
-    return own
-
-
-def _mask(mask: np.ndarray, count: int, n: int, leads: int) -> np.ndarray:
-    """Anything that is true or false -> (B, leads·n) float32 of 0 and 1."""
-    given = np.asarray(mask).astype(bool)
-    if leads > 1 and given.shape in ((n, leads), (1, n, leads), (count, n, leads)):
-        whole = np.broadcast_to(given, (count, n, leads))
-        return flatten(whole).astype(np.float32)
-    if given.shape not in ((n,), (1, n), (count, n)):
-        raise ConfigError(f"mask: has shape {given.shape}, expected ({n},) or ({count}, {n})")
-    return np.tile(np.broadcast_to(given, (count, n)), (1, leads)).astype(np.float32)
-
-
-def _targets(target: Any, count: int, classes: Sequence[str]) -> np.ndarray:
-    given = [target] * count if isinstance(target, str) or np.ndim(target) == 0 else list(target)
-    if len(given) != count:
-        raise ConfigError(f"target: {len(given)} given for {count} cases")
-    out = []
-    for one in given:
-        if isinstance(one, str | np.str_):
-            if one in ("untargeted", "any"):
-                out.append(UNTARGETED)
-                continue
-            letter = class_letter(str(one))
-            if letter not in classes:
-                raise ConfigError(f"target={one}: unknown class, choose from {', '.join(classes)}")
-            out.append(classes.index(letter))
-        else:
-            whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
-            if not whole or not 0 <= one < len(classes):
-                raise ConfigError(f"target={one}: class indices go from 0 to {len(classes) - 1}")
-            out.append(int(one))
-    return np.array(out, dtype=np.int64)
+def _records(
+    x: Any, lengths: Sequence[int] | np.ndarray | None, victim: Victim
+) -> tuple[np.ndarray, np.ndarray]:
+    """The records, (B, leads·n), and the own samples of each, (B,)."""
+    shape = np.shape(x)
+    own = arguments.lengths(lengths, shape[0], victim.n) if lengths is not None and shape else None
+    signals = arguments.signals(x, victim.n, victim.leads, victim.over, own)
+    return signals, arguments.lengths(own, len(signals), victim.n)
