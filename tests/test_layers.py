@@ -17,7 +17,10 @@ LAYERS = (
 
 EVERYWHERE = {"errors", "backend"}
 KNOW_HYDRA = {"run.py", "cli.py", "config.py", "schema.py", "reference.py", "tracking/callback.py"}
-FREE = {"__init__.py", "__main__.py", "cli.py", "config.py", "schema.py", "reference.py"}
+FREE = {
+    "__init__.py", "__main__.py", "cli.py", "config.py", "environment.py", "schema.py",
+    "spelling.py", "reference.py",
+}  # fmt: skip
 """Entry points above all layers, which no layer may import (but ``config.instantiate``)."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
