@@ -104,7 +104,8 @@ def _main(arguments: list[str]) -> int:
 
 def _show(flags: Sequence[str], overrides: Sequence[str]) -> int:
     """Let Hydra print what was asked for; unlike a run's, this output is all there is."""
-    _hydra(flags, overrides)
+    with contextlib.suppress(SystemExit):  # Hydra's way to end --help
+        _hydra(flags, overrides)
     lost = environment.lost_output()
     if lost is None:
         return 0
@@ -145,7 +146,7 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         count = min(count, max(1, round(int(quota) / int(period))))
     return count
 
@@ -256,6 +257,11 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str]) -> None:
 
 def job(cfg: DictConfig) -> int:
     """One job, in this process or in that of a launcher; never raises, so that a sweep goes on."""
+    with environment.settled():
+        return _job(cfg)
+
+
+def _job(cfg: DictConfig) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 

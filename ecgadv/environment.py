@@ -33,6 +33,9 @@ OURS = {
 FOREIGN = ("PYTHONWARNINGS", "KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 """Variables that would change a run from outside its configuration: unset while it runs."""
 
+NARROWEST = 60
+"""Columns that the tables of results need; ``COLUMNS`` below that would cut them off."""
+
 _SPELLED = {
     "–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "·": "*", "±": "+/-", "≤": "<=", "≥": ">=",
     "→": "->", "≈": "~", "µ": "u", "μ": "u", "δ": "delta", "Δ": "delta", "ε": "eps", "τ": "tau",
@@ -151,9 +154,11 @@ def settled() -> Iterator[None]:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, for good
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)
-    before = {name: os.environ.get(name) for name in (*OURS, *FOREIGN)}
+    columns = os.environ.get("COLUMNS", "")
+    narrow = ["COLUMNS"] if columns.isdecimal() and int(columns) < NARROWEST else []
+    before = {name: os.environ.get(name) for name in (*OURS, *FOREIGN, *narrow)}
     os.environ.update(OURS)
-    for name in FOREIGN:
+    for name in (*FOREIGN, *narrow):
         os.environ.pop(name, None)
     streams = sys.stdout, sys.stderr
     _forgiving("stdout")

@@ -365,7 +365,10 @@ def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
     base = Path(cwd) if cwd is not None else Path.cwd()
 
     def absolute(start: Path, value: str) -> str:
-        return os.path.normpath(start / Path(value).expanduser())
+        try:
+            return os.path.normpath(start / Path(value).expanduser())
+        except RuntimeError:
+            raise ConfigError(f"{value}: nobody's home folder is known by that name") from None
 
     paths = out.get("paths")
     if isinstance(paths, dict):

@@ -194,7 +194,7 @@ class FolderLock:
 
     def _owner(self) -> str:
         try:
-            owner = json.loads((self.folder / f"{self.name}.by").read_text())
+            owner = json.loads((self.folder / f"{self.name}.by").read_text(encoding="utf-8"))
             return f" (pid {owner['pid']} on {owner['host']}, since {owner['since']})"
         except (OSError, ValueError, KeyError, TypeError):
             return ""
@@ -649,7 +649,7 @@ def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreError(f"{file}: damaged ({error})") from None
     if not isinstance(content, dict):

@@ -110,6 +110,25 @@ def test_nothing_is_unpickled(file):
             assert options.get("safe_mode") == "True", f"{relative(file)}:{node.lineno}"
 
 
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_text_files_name_their_encoding(file):
+    """Python's default is that of the machine's language settings."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        name = called.rpartition(".")[2]
+        given = {k.arg for k in node.keywords} & {"encoding"} or (name == "read_text" and node.args)
+        where = f"{relative(file)}:{node.lineno}"
+        if name in ("read_text", "write_text"):
+            assert given, where
+        elif called == "open" or (name == "open" and not node.args):
+            modes = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant)]
+            is_text = "b" not in "".join(map(str, modes))
+            # A store's own open() takes no argument at all.
+            assert given or not is_text or not (node.args or node.keywords), where
+
+
 HEAVY = ("tensorflow", "keras", "mlflow", "scipy", "wfdb", "matplotlib", "pandas")
 
 
