@@ -137,7 +137,7 @@ ROWS = [
     Row("threads that are no number", "b", {"OMP_NUM_THREADS": "many"}),
     Row("files for oneself", "b", before="umask 077; ", check=lambda d: mode(d) == 0o600),
     Row("64 open files", "b", before="ulimit -n 64; "),
-    Row("variables of another MLflow", "b",
+    Row("variables of another MLflow", "d",
         {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_RUN_ID": "0123",
          "MLFLOW_EXPERIMENT_NAME": "other", "MLFLOW_EXPERIMENT_ID": "77"},
         options=("tracking=mlflow",), check=tracked),
