@@ -12,19 +12,17 @@ from typing import Any, cast
 
 import numpy as np
 
-from ecgadv import attacks
+from ecgadv import arguments, attacks
 from ecgadv.attacks.base import Attack, DirectAttack
 from ecgadv.attacks.eot import EOT
 from ecgadv.errors import ConfigError, DataError
-from ecgadv.records.base import class_letter
 from ecgadv.study.judge import Judge
 from ecgadv.study.study import Chunk, Injected, Outcome, Study, chunks
 from ecgadv.threat import metrics
 from ecgadv.threat.channel import Channel
-from ecgadv.threat.objectives import UNTARGETED
 from ecgadv.threat.transforms import FrontEnd, window_samples
 from ecgadv.victims.loading import Victim, load_victim
-from ecgadv.victims.pipeline import flatten, unflatten
+from ecgadv.victims.pipeline import unflatten
 
 THREATS, DEPLOYMENTS = ("type1", "type2"), ("cloud", "local")
 
@@ -90,7 +88,7 @@ def make_attack(method: str | Attack | DirectAttack, **options: Any) -> Attack |
         kind: Any = type(method)
     else:
         known = attack_kinds()
-        if method not in known:
+        if not isinstance(method, str) or method not in known:
             raise ConfigError(f"method={method}: unknown; there are {', '.join(known)}")
         kind = known[method]
     names = [f.name for f in fields(kind)]
@@ -99,6 +97,7 @@ def make_attack(method: str | Attack | DirectAttack, **options: Any) -> Attack |
             near = difflib.get_close_matches(key, names, 1)
             meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
             raise ConfigError(f"{key}={given[key]}: attack {kind.name} has no such option; {meant}")
+    given = arguments.options(kind, given)
     try:
         made: Attack | DirectAttack = (
             kind(**given) if isinstance(method, str) else replace(cast(Any, method), **given)
@@ -130,7 +129,8 @@ def attack(
     Args:
         victim: anything :func:`ecgadv.load_victim` takes.
         x: (B, n) or (B, n, 1) standardised records, zero-padded at the end; for a victim of
-            several leads (B, n, leads). The class of each is what the deployment reads.
+            several leads (B, n, leads). Arrays, lists, or tensors of any backend. The class of
+            each is what the deployment reads.
         target: one for all or one a case: class index, letter, name, or ``untargeted`` (away from
             the class).
         metric: ``l2``, ``diff``, ``diffl2`` or a quadratic metric.
@@ -138,7 +138,8 @@ def attack(
             ``ch_mim``; ``eot`` for injected signals; or an attack object, whose options hold where
             none is given here.
         steps: budget; the attack's own where None.
-        lengths: (B,) own samples; None means that every sample is the record's own.
+        lengths: (B,) own samples; None means that every sample is the record's own. What ``x``
+            holds after them counts as 0.
         mask: (n,) or (B, n), true where δ may be nonzero, in every lead; of several leads also
             (n, leads) or (B, n, leads). None means all own samples. (An attack's own ``mask`` gives
             the same in seconds; both hold.)
@@ -166,20 +167,23 @@ def attack(
         onsets; δ of ``type2`` is at onset 0.
 
     Raises:
-        ConfigError: an option or a target is unknown or does not fit.
-        DataError: ``x`` has the wrong shape or holds NaN.
+        ConfigError: an option or a target is unknown, has the wrong type or does not fit.
+        DataError: ``x`` has the wrong shape, holds NaN or no real numbers, or is not standardised.
         VictimError: the victim cannot be used.
     """
+    seed, batch_size = arguments.seed(seed), arguments.batch_size(batch_size)
+    if perturb_padding is not None:
+        perturb_padding = arguments.flag("perturb_padding", perturb_padding)
+    arguments.choice("precision", precision, ("float32", "bfloat16", "auto"))
+    x = arguments.array("x", x)
     # A bare callable does not tell the length of its input; the records do.
     subject = _subject(victim, np.shape(x))
     form = metrics.get(metric).over(subject.leads)
     injects = method == "eot" or isinstance(method, EOT)
     threat = threat_model or ("type2" if injects else "type1")
     place = deployment or ("local" if threat == "type2" else "cloud")
-    if threat not in THREATS or place not in DEPLOYMENTS:
-        raise ConfigError(
-            f"threat_model={threat} deployment={place}: must be type1 or type2, cloud or local"
-        )
+    arguments.choice("threat_model", threat, THREATS)
+    arguments.choice("deployment", place, DEPLOYMENTS)
     shifts, judge, injected = _deployed(subject, threat, place, seed, options)
     solver = make_attack(method, steps=steps, perturb_padding=perturb_padding, **options)
     if threat == "type2" and not isinstance(solver, Attack):
@@ -187,19 +191,16 @@ def attack(
     if isinstance(solver, EOT) and threat == "type1":
         raise ConfigError("method=eot: is for injected signals: threat_model=type2")
     study = Study(subject, form, solver, judge, seed=seed, shifts=shifts, injected=injected)
-    signals = _signals(x, subject)
+    signals, own = _records(x, lengths, subject)
     count, n, leads = len(signals), subject.n, subject.leads
-    own = _lengths(lengths, count, n)
     if injected is not None and (mask is not None or study.padding):
         raise ConfigError("threat_model=type2: takes a window or the attack's mask in seconds")
     if injected is not None and (own < n).any():
         raise DataError(f"threat_model=type2: attacks records of at least {n} samples only")
     whole = Chunk(
-        signals, own, None, _targets(target, count, subject.classes),
-        None if mask is None else _mask(mask, count, n, leads),
+        signals, own, None, arguments.targets(target, count, subject.classes),
+        None if mask is None else arguments.mask(mask, count, n, leads),
     )  # fmt: skip
-    if batch_size != "auto" and (not isinstance(batch_size, int | np.integer) or batch_size < 1):
-        raise ConfigError(f"batch_size={batch_size}: must be a whole number, at least 1, or auto")
     size = study.size(batch_size, count)
     arithmetic, _ = study.precision(precision, count, size)
     found = [
@@ -216,11 +217,9 @@ def _deployed(
     moving = threat == "type2" or place == "local"
     shifts, tried = 0, 100
     if moving:
-        shifts, tried = options.pop("shifts", 8), options.pop("evaluation_shifts", 100)
-        for name, value, least in (("shifts", shifts, 0), ("evaluation_shifts", tried, 1)):
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if not whole or value < least:
-                raise ConfigError(f"{name}={value}: must be a whole number, at least {least}")
+        shifts = arguments.whole("shifts", options.pop("shifts", 8), 0)
+        judged = options.pop("evaluation_shifts", 100)
+        tried = arguments.whole("evaluation_shifts", judged, 1)
     channel, injected = Channel(moving=moving, leads=subject.leads), None
     if threat == "type2":
         if subject.leads > 1 or subject.over == "none":
@@ -237,7 +236,7 @@ def _deployed(
             ends = dict.fromkeys(ends, FrontEnd())
         injected = Injected(window, ends["filter"])
         channel = Channel(True, True, window, ends["evaluation_filter"], leads=subject.leads)
-    return int(shifts), Judge(subject, channel, int(tried), seed), injected
+    return shifts, Judge(subject, channel, tried, seed), injected
 
 
 def _result(found: list[Outcome], form: metrics.Quadratic, leads: int, n: int) -> AttackResult:
@@ -277,60 +276,11 @@ def _subject(victim: Any, shape: tuple[int, ...]) -> Victim:
     return load_victim(loaded)
 
 
-def _signals(x: np.ndarray, victim: Victim) -> np.ndarray:
-    """(B, leads·n) float32, lead after lead."""
-    n, leads = victim.n, victim.leads
-    signals = np.asarray(x, dtype=np.float32)
-    expected = f"(B, {n}, {leads})" if leads > 1 else f"(B, {n}) or (B, {n}, 1)"
-    if leads == 1 and signals.ndim == 3 and signals.shape[-1] == 1:
-        signals = signals[..., 0]
-    if signals.ndim != len(victim.shape) + 1 or signals.shape[1:] != victim.shape:
-        raise DataError(f"x has shape {np.shape(x)}, expected {expected}")
-    if not np.isfinite(signals).all():
-        raise DataError("x holds NaN or infinities; ecgadv.preprocess(signal) removes them")
-    spread = signals.std(axis=1).reshape(len(signals), leads)
-    if len(signals) and not (spread > 0).all():
-        row, lead = np.unravel_index(int(np.argmin(spread)), spread.shape)
-        where = f" in lead {lead + 1}" if leads > 1 else ""
-        raise DataError(f"x: row {row} is a flat line{where}")
-    return flatten(signals)
-
-
-def _lengths(lengths: Sequence[int] | np.ndarray | None, count: int, n: int) -> np.ndarray:
-    own = np.full(count, n) if lengths is None else np.asarray(lengths, dtype=np.int64).reshape(-1)
-    if own.shape != (count,) or (count and (own.min() < 1 or own.max() > n)):
-        raise DataError(f"lengths: expected {count} numbers from 1 to {n}")
-    return own
-
-
-def _mask(mask: np.ndarray, count: int, n: int, leads: int) -> np.ndarray:
-    """Anything that is true or false -> (B, leads·n) float32 of 0 and 1."""
-    given = np.asarray(mask).astype(bool)
-    if leads > 1 and given.shape in ((n, leads), (1, n, leads), (count, n, leads)):
-        whole = np.broadcast_to(given, (count, n, leads))
-        return flatten(whole).astype(np.float32)
-    if given.shape not in ((n,), (1, n), (count, n)):
-        raise ConfigError(f"mask: has shape {given.shape}, expected ({n},) or ({count}, {n})")
-    return np.tile(np.broadcast_to(given, (count, n)), (1, leads)).astype(np.float32)
-
-
-def _targets(target: Any, count: int, classes: Sequence[str]) -> np.ndarray:
-    given = [target] * count if isinstance(target, str) or np.ndim(target) == 0 else list(target)
-    if len(given) != count:
-        raise ConfigError(f"target: {len(given)} given for {count} cases")
-    out = []
-    for one in given:
-        if isinstance(one, str | np.str_):
-            if one in ("untargeted", "any"):
-                out.append(UNTARGETED)
-                continue
-            letter = class_letter(str(one))
-            if letter not in classes:
-                raise ConfigError(f"target={one}: unknown class, choose from {', '.join(classes)}")
-            out.append(classes.index(letter))
-        else:
-            whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
-            if not whole or not 0 <= one < len(classes):
-                raise ConfigError(f"target={one}: class indices go from 0 to {len(classes) - 1}")
-            out.append(int(one))
-    return np.array(out, dtype=np.int64)
+def _records(
+    x: Any, lengths: Sequence[int] | np.ndarray | None, victim: Victim
+) -> tuple[np.ndarray, np.ndarray]:
+    """The records, (B, leads·n), and the own samples of each, (B,)."""
+    shape = np.shape(x)
+    own = arguments.lengths(lengths, shape[0], victim.n) if lengths is not None and shape else None
+    signals = arguments.signals(x, victim.n, victim.leads, victim.over, own)
+    return signals, arguments.lengths(own, len(signals), victim.n)

@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -53,12 +53,17 @@ def threads() -> int | None:
     """Threads that this process may compute with; ``None`` for all cores that it sees.
 
     ``ECGADV_THREADS`` says it, or else what SLURM gave the job, or ``OMP_NUM_THREADS``, which
-    joblib and Ray set in their workers.
+    joblib and Ray set in their workers. What is no number in the latter two is left out.
+
+    Raises:
+        BackendError: ``ECGADV_THREADS`` is no whole number.
     """
     for name in ("ECGADV_THREADS", "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "").partition(",")[0].strip()
-        if text.isdigit() and int(text) >= 1:
+        if text.isdecimal() and int(text) >= 1:
             return int(text)
+        if text and name == "ECGADV_THREADS":
+            raise BackendError(f"{name}={text}: must be a whole number, at least 1")
     return None
 
 
@@ -97,11 +102,14 @@ def _native_silence() -> Iterator[None]:
     TensorFlow prints several lines that no log level reaches, and an error must be one clear line.
     """
     try:
+        if sys.stderr is None:
+            # Descriptor 2 is closed, or some other file's.
+            raise OSError
         kept = os.dup(2)
     except OSError:
         yield
         return
-    with tempfile.TemporaryFile() as notices:
+    with _scratch() as notices:
         sys.stderr.flush()
         os.dup2(notices.fileno(), 2)
         try:
@@ -116,16 +124,43 @@ def _native_silence() -> Iterator[None]:
             os.close(kept)
 
 
+def _scratch() -> IO[bytes]:
+    """A file for a moment; where no folder takes one, nothing is kept."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")
+
+
 def running() -> str:
-    """Name of the backend that Keras runs on (imports Keras)."""
-    if "keras" not in sys.modules and importlib.util.find_spec("tensorflow") is not None:
-        with _native_silence():
-            import keras
-        if keras.backend.backend() == "tensorflow":
-            _start_tensorflow()
+    """Name of the backend that Keras runs on (imports Keras).
+
+    Raises:
+        BackendError: Keras cannot be imported as this process is set up.
+    """
+    if "keras" not in sys.modules:
+        _import_keras()
     import keras
 
     return str(keras.backend.backend())
+
+
+def _import_keras() -> None:
+    """Import Keras, and TensorFlow quietly; what its settings spoil is one line."""
+    with_tensorflow = importlib.util.find_spec("tensorflow") is not None
+    try:
+        with _native_silence() if with_tensorflow else contextlib.nullcontext():
+            import keras
+    except Exception as error:
+        home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+        chosen = os.environ.get("KERAS_BACKEND", "not set")
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise BackendError(
+            f"Keras cannot be imported ({text}): look at KERAS_BACKEND ({chosen}; one of "
+            f"{', '.join(BACKENDS)}) and {os.path.join(home, 'keras.json')}"
+        ) from error
+    if with_tensorflow and keras.backend.backend() == "tensorflow":
+        _start_tensorflow()
 
 
 def value_and_grad(loss: Loss) -> Callable[..., tuple[tuple[Any, Any], Any]]:

@@ -2,7 +2,8 @@
 
 Exit status: 0 all is well; 2 a mistake in the command line, the data or the victim, or a full disk;
 1 an unexpected error, or a job of a sweep that did not finish; 130 and 143 interrupted by Ctrl-C
-and by SIGTERM.
+and by SIGTERM; 141 where ``--help`` and its like print into a closed pipe. What becomes of the
+output of a run changes neither its results nor its status.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ecgadv import config
+from ecgadv import config, environment
 from ecgadv.errors import BusyError, ConfigError, EcgadvError, NothingToDoError, RefusedError
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
 
-_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "MLFLOW_DISABLE_TELEMETRY": "true"}
 _NEEDS_BACKEND = ("attack", "train", "evaluate", "benchmark")
 
 # Our options of hydra/launcher bear the names of the plugins' own, whose types they keep to.
@@ -51,13 +51,15 @@ _codes: list[int] = []
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: that of the process) and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for key, value in _ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
+    with environment.settled():
+        return _guarded(arguments)
+
+
+def _guarded(arguments: list[str]) -> int:
+    """:func:`_main` with every error said in one line."""
     try:
         with _termination_raises():
-            code = _main(arguments)
-        sys.stdout.flush()
-        return code
+            return _main(arguments)
     except BrokenPipeError:
         return _closed_pipe()
     except KeyboardInterrupt:
@@ -69,15 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    environment.check_folder()
     args = config.parse_arguments(arguments)
     if args.help or args.hydra_help or args.shell_completion:
-        _hydra(_flags(args), args.overrides)
-        return 0
+        return _show(_flags(args), args.overrides)
     composed = config.compose_checked(arguments)
     overrides = [*composed.overrides, *composed.extra]
     if composed.shown_only:
-        _hydra(_flags(args), composed.overrides)
-        return 0
+        return _show(_flags(args), composed.overrides)
     if composed.is_multirun:
         _refuse_other_sweep(composed)
     while True:
@@ -96,10 +97,27 @@ def _main(arguments: list[str]) -> int:
     for note in composed.notes:
         print(f"note: {note}", file=sys.stderr)
     _codes.clear()
-    if not composed.is_multirun:
+    if composed.is_multirun:
+        code = _sweep(composed, _flags(args), overrides)
+    else:
         _hydra(_flags(args), overrides)
-        return _codes[-1] if _codes else 1
-    return _sweep(composed, _flags(args), overrides)
+        code = _codes[-1] if _codes else 1
+    lost = environment.lost_output()
+    if lost is not None and lost.errno not in (errno.EPIPE, errno.EBADF):
+        print(f"note: standard output was dropped: {lost.strerror}", file=sys.stderr)
+    return code
+
+
+def _show(flags: Sequence[str], overrides: Sequence[str]) -> int:
+    """Let Hydra print what was asked for; unlike a run's, this output is all there is."""
+    with contextlib.suppress(SystemExit):  # Hydra's way to end --help
+        _hydra(flags, overrides)
+    lost = environment.lost_output()
+    if lost is None:
+        return 0
+    if lost.errno == errno.EPIPE:
+        return BROKEN_PIPE
+    raise ConfigError(f"standard output cannot be written: {lost.strerror}")
 
 
 def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[str]) -> int:
@@ -178,7 +196,7 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         count = min(count, max(1, round(int(quota) / int(period))))
     return count
 
@@ -289,6 +307,11 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str]) -> None:
 
 def job(cfg: DictConfig) -> int:
     """One job, in this process or in that of a launcher; never raises, so that a sweep goes on."""
+    with environment.settled():
+        return _job(cfg)
+
+
+def _job(cfg: DictConfig) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -353,8 +376,13 @@ def run_task(
     Returns:
         Exit status; every error has been said in one line on stderr by then.
     """
-    for key, value in _ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
+    with environment.settled():
+        return _run_task(cfg, folder, label, write_more)
+
+
+def _run_task(
+    cfg: dict[str, Any], folder: Path, label: str, write_more: Callable[[], None] | None
+) -> int:
     from ecgadv.store import FolderLock
     from ecgadv.store.identity import holds_results
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from ecgadv.errors import ConfigError, EcgadvError, NothingToDoError
+from ecgadv.names import LABELS, NAMES, check_names, keep_names, names_in_files, quote
 from ecgadv.schema import (
     NAME_LIMIT,
     OPEN_MAPPINGS,
@@ -47,7 +48,6 @@ from ecgadv.schema import (
     validate,
     victim_classes,
 )
-from ecgadv.spelling import LABELS, NAMES, check_names, keep_names, names_in_files, quote
 
 __all__ = [
     "Composed",

@@ -20,16 +20,22 @@ _LAYOUT = 2
 
 
 def cache_root() -> Path:
-    """``ECGADV_CACHE``, else ``$XDG_CACHE_HOME/ecgadv``, else ``~/.cache/ecgadv``."""
+    """``ECGADV_CACHE``, else ``$XDG_CACHE_HOME/ecgadv``, else ``~/.cache/ecgadv``.
+
+    For a user without a home it is a place that cannot be: nothing is kept then.
+    """
     named = os.environ.get("ECGADV_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecgadv"
+    try:
+        if named:
+            return Path(named).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecgadv"
+    except RuntimeError:
+        return Path(os.devnull) / "ecgadv"
 
 
 def load(folder: Path) -> RecordSet:
     """Read a cached record set; samples stay on disk (``mmap_mode="r"``)."""
-    meta = json.loads((folder / "meta.json").read_text())
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     return RecordSet(
         meta["name"],
         meta["ids"],
@@ -63,7 +69,7 @@ def save(records: RecordSet, folder: Path) -> None:
             "skipped": records.skipped,
             "notes": records.notes,
         }
-        (scratch / "meta.json").write_text(json.dumps(meta))
+        (scratch / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         try:
             scratch.rename(folder)
         except OSError:

@@ -286,6 +286,6 @@ def _fetch_labels(archive: Path, url: str, target: Path) -> None:
     if not rows or any(len(row) < 2 for row in rows):
         raise DataError(f"{url} is not a label file with rows 'record,label'")
     scratch = target.with_name(f"{target.name}.part")
-    scratch.write_text(text)
+    scratch.write_text(text, encoding="utf-8")
     with contextlib.suppress(FileNotFoundError):
         os.replace(scratch, target)

@@ -226,7 +226,7 @@ def confidences(folder: Path) -> dict[str, float]:
     import csv
 
     try:
-        with (folder / "predictions.csv").open(newline="") as file:
+        with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return {row["record"]: float(row["p_predicted"]) for row in rows if row.get("p_predicted")}
     except (OSError, KeyError, ValueError):
@@ -243,7 +243,7 @@ def sweep_overrides(sweep: Path) -> list[str]:
     import yaml
 
     try:
-        found = yaml.safe_load((sweep / "multirun.yaml").read_text())
+        found = yaml.safe_load((sweep / "multirun.yaml").read_text(encoding="utf-8"))
         told = found["hydra"]["overrides"]["task"]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return []

@@ -109,7 +109,9 @@ def _varied(folder: Path) -> set[str]:
     import yaml
 
     try:
-        hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
+        hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))[
+            "hydra"
+        ]
         return set(hydra["sweeper"]["params"] or ())
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return set()

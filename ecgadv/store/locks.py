@@ -101,7 +101,7 @@ class FolderLock:
 
     def _owner(self) -> str:
         try:
-            owner = json.loads((self.folder / f"{self.name}.by").read_text())
+            owner = json.loads((self.folder / f"{self.name}.by").read_text(encoding="utf-8"))
             return f" (pid {owner['pid']} on {owner['host']}, since {owner['since']})"
         except (OSError, ValueError, KeyError, TypeError):
             return ""

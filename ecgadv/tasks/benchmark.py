@@ -348,7 +348,7 @@ def _same_setting(row: Row, other: Row) -> bool:
 def read_row(file: Path) -> Row | None:
     """A stored row; None where there is none, or it cannot be read."""
     try:
-        return Row(**json.loads(file.read_text()))
+        return Row(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -363,7 +363,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores and versions."""
     name = platform.processor() or platform.machine()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         pass

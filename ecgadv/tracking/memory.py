@@ -35,7 +35,7 @@ def remember(file: Path, uri: str, **values: Any) -> None:
     content = read_json(file)
     content[hide_password(uri)] = {**recall(file, uri), **values}
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=1))
+    scratch.write_text(json.dumps(content, indent=1), encoding="utf-8")
     scratch.replace(file)
 
 

@@ -40,7 +40,7 @@ def _load_shipped(name: str, folder: Path) -> Victim:
             f"victim={name}: no trained weights in this installation; train it with "
             f"task=train victim={name}, then use victim=keras victim.path=FILE.keras"
         )
-    card = json.loads(card_file.read_text())
+    card = json.loads(card_file.read_text(encoding="utf-8"))
     model = build(name)
     with np.load(weights, allow_pickle=False) as stored:
         arrays = [stored[f"w{i:03d}"].astype(np.float32) for i in range(len(stored.files))]
@@ -56,7 +56,7 @@ def save_weights(model: Any, card: dict[str, Any], name: str, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"w{i:03d}": np.asarray(w, np.float16) for i, w in enumerate(model.get_weights())}
     np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
-    (folder / f"{name}.json").write_text(json.dumps(card, indent=1))
+    (folder / f"{name}.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
 
 
 def _readable(path: Path) -> str:
@@ -215,6 +215,7 @@ def load_victim(
 
     Raises:
         VictimError: it cannot be loaded, or fails a check.
+        BackendError: Keras does not start.
     """
     file = path
     if file is None and isinstance(victim, str | Path) and str(victim) not in NAMES:
@@ -224,6 +225,8 @@ def load_victim(
          "n": n, "leads": leads, "channels": channels, "standardise": standardise,
          "preprocess": preprocess}
     )  # fmt: skip
+    if not isinstance(victim, Victim):
+        backend.running()  # Says in one line what keeps Keras from starting.
     loaded = _resolve(victim, path, reading)
     if check and not loaded.checked:
         preflight(loaded)

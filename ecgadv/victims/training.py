@@ -267,7 +267,7 @@ def train(
     if checkpoint.is_file():
         model, iterations = _restore(checkpoint, settings, steps)
         done = iterations // steps
-        history = json.loads(log.read_text())[:done] if log.is_file() else []
+        history = json.loads(log.read_text(encoding="utf-8"))[:done] if log.is_file() else []
     else:
         model = _build(settings, settings.samples(0), steps, settings.precision)
 
@@ -299,7 +299,7 @@ def train(
         history.append(row)
         # The log comes first: rows beyond the checkpoint are dropped, missing ones were lost.
         scratch = log.with_suffix(".partial")
-        scratch.write_text(json.dumps(history, indent=1))
+        scratch.write_text(json.dumps(history, indent=1), encoding="utf-8")
         os.replace(scratch, log)
         _save(model, checkpoint)
         if progress:
