@@ -222,10 +222,10 @@ def _deployed(
         tried = arguments.whole("evaluation_shifts", judged, 1)
     channel, injected = Channel(moving=moving, leads=subject.leads), None
     if threat == "type2":
-        if subject.leads > 1 or subject.over == "none":
-            what = f"reads {subject.leads} leads" if subject.leads > 1 else "does not standardise"
+        if subject.over == "none":
             raise ConfigError(
-                f"threat_model=type2: victim {subject.name} {what}; one lead, standardised"
+                f"threat_model=type2: victim {subject.name} does not standardise, so the power of "
+                "a signal has no unit"
             )
         window = window_samples(options.pop("window", None), subject.n, subject.fs)
         ends = {

@@ -9,16 +9,21 @@ import copy
 import difflib
 import hashlib
 import json
+import math
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecgadv import spelling
 from ecgadv.errors import BackendError, ConfigError, DataError, NothingToDoError, VictimError
+
+if TYPE_CHECKING:
+    from ecgadv.victims.declared import Reading
 
 Config = dict[str, Any]
 
@@ -119,9 +124,9 @@ _TEXT = Rule("a word or a text", lambda v: isinstance(v, str) and v != "")
 _PATH = Rule("a path", lambda v: isinstance(v, str) and v.strip() != "")
 _OPTIONAL_PATH = _either(None, _PATH)
 _WINDOW = Rule(
-    "a number of samples from 1 to 9000, or a time such as 10s",
+    "a number of samples, at least 1, or a time such as 10s",
     lambda v: (
-        (_is_int(v) and 1 <= v <= 9000)
+        (_is_int(v) and v >= 1)
         or (isinstance(v, str) and re.fullmatch(r"\d+(\.\d+)?\s*s", v) is not None)
     ),
     spelling.whole,
@@ -521,13 +526,13 @@ def _check_injection(cfg: Mapping[str, Any]) -> None:
             f"universal=all target={cfg['target']}: one signal for all classes needs one target, "
             "A, N, O or noise"
         )
+    from ecgadv.threat.transforms import window_samples
+
+    read = reading_of(cfg)
     window = cfg.get("window")
-    if isinstance(window, str):
-        seconds = float(window.rstrip("s "))
-        if not 1 <= round(seconds * 300) <= 9000:
-            raise ConfigError(
-                f"window={window}: must last at least one sample and at most the recording's 30 s"
-            )
+    if window is not None:
+        # The length of an input that only the model knows is checked when that is there.
+        window_samples(window, read.n or sys.maxsize, read.fs)
     for section in ("filter", "evaluation"):
         node = cfg.get(section)
         if not isinstance(node, Mapping):
@@ -535,10 +540,10 @@ def _check_injection(cfg: Mapping[str, Any]) -> None:
         mains = node.get("mains")
         for key, values in (("high_pass", [node.get("high_pass")]), ("mains", mains or [])):
             for value in values:
-                if value is not None and not (_is_number(value) and 0 < value < 150):
+                if value is not None and not (_is_number(value) and 0 < value < read.fs / 2):
                     raise ConfigError(
                         f"{section}.{key}={show(node[key])}: must be above 0 and below half the "
-                        "sampling rate, 150 Hz"
+                        f"sampling rate, {read.fs / 2:g} Hz"
                     )
 
 
@@ -548,9 +553,11 @@ def _check_limits(cfg: Mapping[str, Any]) -> None:
     if cfg.get("task") != "attack" or not isinstance(node, Mapping):
         return
     band, mask, window = node.get("band"), node.get("mask"), cfg.get("window")
-    if band is not None and band[1] > 150:
+    read = reading_of(cfg)
+    if band is not None and band[1] > read.fs / 2:
         raise ConfigError(
-            f"attack.band={show(band)}: must end at half the sampling rate, 150 Hz, or below"
+            f"attack.band={show(band)}: must end at half the sampling rate, {read.fs / 2:g} Hz, or "
+            "below"
         )
     if mask is None:
         return
@@ -560,16 +567,27 @@ def _check_limits(cfg: Mapping[str, Any]) -> None:
             f"attack.band={show(band)} attack.mask={show(mask)}: a signal within a band cannot "
             "have gaps; give one span, or no band"
         )
-    first, lasts = min(span[0] for span in spans), 30.0
-    if isinstance(window, str):
-        lasts = float(window.rstrip("s "))
-    elif window is not None:
-        lasts = window / 300
+    first, lasts = min(span[0] for span in spans), (read.n or math.inf) / read.fs
+    if window is not None:
+        from ecgadv.threat.transforms import window_samples
+
+        lasts = window_samples(window, read.n or sys.maxsize, read.fs) / read.fs
     if first >= lasts:
         raise ConfigError(
             f"attack.mask={show(mask)}: begins after the {lasts:g} s that "
             f"{'a record' if window is None else 'the window'} lasts at most"
         )
+
+
+def reading_of(cfg: Mapping[str, Any]) -> Reading:
+    """What the victim reads, as far as it is configured; the included ones say all of it."""
+    from ecgadv.victims.declared import declared, is_included
+
+    node = cfg.get("victim")
+    read = declared(node if isinstance(node, Mapping) else {})
+    if read.n is None and is_included(lookup(cfg, "victim.name")):
+        return replace(read, n=read.seconds_30)
+    return read
 
 
 def victim_classes(cfg: Mapping[str, Any]) -> tuple[str, ...]:

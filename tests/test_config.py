@@ -253,7 +253,7 @@ def test_folder_is_a_readable_name_and_ten_digits(compose, tmp_path, argv, name)
     composed = compose(*argv)
     assert composed.name == name
     assert composed.folder == tmp_path / "outputs" / f"{name}-{composed.signature[:10]}"
-    assert composed.extra == (f"hydra.run.dir='{composed.folder}'",)
+    assert composed.extra == (f"hydra.run.dir='{composed.folder}'", "hydra.output_subdir=null")
 
 
 def test_resume_false_counts_up(compose):

@@ -33,7 +33,7 @@ def within(signal, band, fs=300):
 @pytest.mark.parametrize("band", [(1, 40), (0, 30), (5, 150), (0, 150), (2.5, 17.3)])
 def test_the_band_is_that_of_the_dft_over_each_rows_own_samples(band):
     delta, free = rows()
-    found = backend.to_numpy(band_limited(backend.tensor(delta), backend.tensor(free), band))
+    found = backend.to_numpy(band_limited(backend.tensor(delta), backend.tensor(free), band, 300))
     for row, signal, (first, last) in zip(found, delta, SPANS, strict=True):
         expected = within(signal[first:last].astype(float), band)
         np.testing.assert_allclose(row[first:last], expected, atol=3e-6)
@@ -47,7 +47,7 @@ def test_into_is_the_nearest_point_under_one_limit_and_obeys_both():
     clipped = backend.to_numpy(Limits(peak=0.5).into(*given))
     np.testing.assert_allclose(clipped, np.clip(3 * delta, -0.5, 0.5), atol=1e-6)
     assert np.abs(clipped.astype(float)).max() <= 0.5
-    both = backend.to_numpy(Limits((1, 40), 0.5).into(*given))
+    both = backend.to_numpy(Limits((1, 40), 0.5, 300).into(*given))
     assert np.abs(both.astype(float)).max() <= 0.5
     assert np.abs(both[0]).max() > 0.4
     for row, (first, last) in zip(both, SPANS, strict=True):
@@ -59,13 +59,13 @@ def test_into_is_the_nearest_point_under_one_limit_and_obeys_both():
 def test_spans_are_seconds_and_end_before_their_end():
     assert spans_of([1, 2]) == spans_of([[1, 2]]) == [(1.0, 2.0)]
     assert spans_of([[5, 7], [1, 2]]) == [(1.0, 2.0), (5.0, 7.0)]
-    free = mask_array([[0, 1], [2.5, 2.51]], 900)
+    free = mask_array([[0, 1], [2.5, 2.51]], 900, 300)
     np.testing.assert_array_equal(np.flatnonzero(free), [*range(300), 750, 751, 752])
     for wrong in ([2, 1], [[1, 2], [1.5, 3]], [], [-1, 2], [1], [[1, 2, 3]]):
         with pytest.raises(ConfigError, match=r"attack\.mask="):
             spans_of(wrong)
     with pytest.raises(ConfigError, match="holds no sample of the first 3 s"):
-        mask_array([5, 6], 900)
+        mask_array([5, 6], 900, 300)
 
 
 @pytest.mark.parametrize("attack", [MinNorm, CarliniWagner, PGD, EOT])
@@ -73,13 +73,13 @@ def test_limits_that_cannot_be_are_refused_by_every_attack(attack):
     with pytest.raises(ConfigError, match=r"attack\.band=\[40\.0, 1\.0\]"):
         attack(band=(40, 1))
     with pytest.raises(ConfigError, match="half the sampling rate"):
-        attack(band=(1, 200))
+        attack(band=(1, 200)).limits_for(300, 1)
     with pytest.raises(ConfigError, match=r"attack\.peak=0"):
         attack(peak=0.0)
     with pytest.raises(ConfigError, match="cannot have gaps"):
         attack(band=(1, 40), mask=[[0, 1], [2, 3]])
     with pytest.raises(ConfigError, match="hold no whole period"):
-        attack(band=(1.2, 1.4)).limits.check_span(300)
+        attack(band=(1.2, 1.4)).limits_for(300, 1).check_span(300)
 
 
 def test_arrays_with_gaps_are_refused_under_a_band(problem):
@@ -184,7 +184,7 @@ def test_a_mask_of_a_run_is_where_its_perturbations_lie(tmp_path, monkeypatch):
     composed.folder.mkdir(parents=True)
     assert attack.run(composed.config, composed.folder) == 0
     run = ecgadv.load_run(composed.folder)
-    free = mask_array([[2, 4], [6, 7]], 9000) > 0
+    free = mask_array([[2, 4], [6, 7]], 9000, 300) > 0
     assert not run.delta[:, ~free].any()
     assert (run.delta[:, free] != 0).mean() > 0.5
     assert np.abs(run.delta.astype(float)).max() <= 2

@@ -323,3 +323,130 @@ def test_the_benchmark_measures_what_the_command_line_finds(world, tmp_path):
     ):
         assert float(cases[name]["d_l2"]) == pytest.approx(distance, rel=1e-8)
         assert (cases[name]["success"] == "true") == success
+
+
+# --- several leads, another rate, other classes ---------------------------------------------------
+
+CLASSES12 = ["NORM", "MI", "STTC", "CD", "HYP"]
+"""Classes of a 12-lead network at 500 Hz, 10 s."""
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory):
+    """A random 12-lead network and records that it reads as every class; overrides of a run."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("twelve")
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((5000, 12))
+    y = keras.layers.Conv1D(8, 15, strides=5, activation="tanh")(inputs)
+    y = keras.layers.Conv1D(8, 9, strides=4, activation="relu")(y)
+    pooled = keras.layers.Concatenate()(
+        [keras.layers.GlobalAveragePooling1D()(y), keras.layers.GlobalMaxPooling1D()(y)]
+    )
+    head = keras.layers.Dense(5)
+    model = keras.Model(inputs, head(pooled))
+    time = np.arange(5000) / 500
+    rng = np.random.default_rng(0)
+    records = []
+    for _ in range(20):
+        beat = np.exp(-0.5 * (((time + rng.uniform()) % rng.uniform(0.5, 1.1) - 0.3) / 0.012) ** 2)
+        gains = rng.uniform(0.2, 1.5, 12)
+        records.append(beat[:, None] * gains + 0.05 * rng.normal(size=(5000, 12)))
+    raw = np.array(records)
+    x = (raw - raw.mean(1, keepdims=True)) / raw.std(1, keepdims=True)
+    logits = model.predict(x.astype("float32"), verbose=0)
+    kernel, _ = head.get_weights()
+    head.set_weights([3 * kernel / logits.std(0), -3 * logits.mean(0) / logits.std(0)])
+    model.save(folder / "twelve.keras")
+    labels = model.predict(x.astype("float32"), verbose=0).argmax(1)
+    np.savez(
+        folder / "records.npz", signals=raw, fs=500.0, labels=np.array(CLASSES12)[labels],
+        ids=np.array([f"R{i:02d}" for i in range(20)]),
+    )  # fmt: skip
+    return [
+        "data=arrays", f"data.root={folder / 'records.npz'}", "victim=keras",
+        f"victim.path={folder / 'twelve.keras'}", f"victim.classes=[{','.join(CLASSES12)}]",
+        "victim.fs=500", "tracking=none", f"paths.data={folder / 'cache'}", "selection.per_class=1",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["attack.band=[0.5,200]", "attack.steps=4"],
+        ["deployment=local", "eot=shift", "eot.shifts=2", "evaluation.shifts=4", "attack.steps=3"],
+        ["threat_model=type2", "window=2000", "attack.steps=3", "eot.shifts=2",
+         "evaluation.shifts=3", "evaluation.max_records=1", "attack.band=[0.5,200]"],
+    ],
+    ids=["type1", "local", "type2"],
+)  # fmt: skip
+def test_a_network_of_twelve_leads_takes_every_threat(twelve, tmp_path, more):
+    code, run = in_process(*twelve, "target=MI", *more, f"paths.root={tmp_path}")
+    assert code == 0
+    stored = ecgadv.load_run(run)
+    assert stored.delta.shape[1:] == (5000, 12)
+    assert stored.delta.any()
+    assert (run / "report.html").stat().st_size > 10_000
+    spectrum = np.abs(np.fft.rfft(stored.delta.astype(float), axis=1)) ** 2
+    if "attack.band=[0.5,200]" in more and "window=2000" not in more:
+        frequency = np.fft.rfftfreq(5000, 1 / 500)
+        outside = (frequency < 0.5 - 1e-6) | (frequency > 200 + 1e-6)
+        assert spectrum[:, outside].sum() < 1e-6 * spectrum.sum()
+    if "window=2000" in more:
+        assert not stored.delta[:, 2000:].any()
+        row = table(run)[0]
+        assert float(row["mean_power"]) <= 1.0
+        signal = stored.delta[0].astype(float) * stored.scale_mv[0]
+        assert float(row["peak_mv"]) == pytest.approx(np.abs(signal).max(), rel=1e-6)
+        assert float(row["rms_mv"]) == pytest.approx(
+            np.sqrt((signal**2).sum() / (12 * 2000)), rel=1e-6
+        )
+
+
+@pytest.mark.slow
+def test_the_benchmark_takes_twelve_leads(twelve, tmp_path):
+    from ecgadv import cli
+
+    argv = ["task=benchmark", "benchmark.methods=[minnorm_3]", "benchmark.metrics=[diffl2]",
+            "benchmark.scaling=[]", "benchmark.per_class=1", "target=MI",
+            f"benchmark.out={tmp_path / 'rows'}", f"paths.root={tmp_path}"]  # fmt: skip
+    assert cli.main([*twelve, *argv]) == 0
+    (file,) = (tmp_path / "rows").glob("diffl2-minnorm_3-*.json")
+    row = json.loads(file.read_text())
+    assert len(row["case_id"]) >= 2
+    assert all(distance > 0 for distance in row["distance"])
+
+
+def test_the_attackers_model_of_several_leads_is_what_arrives():
+    """Tensors of the attack and arrays of the judge: the same sum, standardised, at every onset."""
+    from ecgadv import backend
+    from ecgadv.threat.injection import Injection
+    from ecgadv.threat.objectives import Cases, Objective
+    from ecgadv.threat.transforms import FrontEnd
+
+    n, leads, rng = 64, 3, np.random.default_rng(0)
+    seen = {}
+
+    class Mirror(Victim):
+        def forward(self, z):
+            seen["z"] = z
+            return z[:, :4]
+
+    subject = Mirror(lambda z: z, name="mirror", n=n, leads=leads, fs=100)
+    x, delta = rng.normal(size=(2, 1, leads * n)).astype(np.float32)
+    one = np.ones_like(x)
+    onsets = np.array([[[0, 5, 40]]], np.int32)
+    cases = Cases(*(backend.tensor(part) for part in (
+        x, one, one, np.zeros(1, np.int32), np.ones(1, np.int32), np.full(1, n, np.int32), onsets
+    )))  # fmt: skip
+    turn, end = backend.tensor(np.zeros(1, np.int32)), FrontEnd("rectangular", 100, mains=(20.0,))
+    for objective, channel in (
+        (Objective(subject, 3), Channel(moving=True, leads=leads)),
+        (Injection(subject, end, 3), Channel(True, True, n, end, leads=leads)),
+    ):
+        objective(backend.tensor(delta), cases, turn)
+        arriving = channel.arrive(x[0], delta[0], n, onsets[0, 0])
+        expected = subject.standardise_array(arriving, np.full(3, n))
+        np.testing.assert_allclose(backend.to_numpy(seen["z"]), expected, atol=2e-5)

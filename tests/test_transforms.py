@@ -114,13 +114,13 @@ def test_without_shifts_the_onset_is_known():
     [(None, 9000), (9000, 9000), (1, 1), ("10s", 3000), ("2.5 s", 750), ("30s", 9000)],
 )
 def test_windows_are_samples_or_seconds(window, samples):
-    assert window_samples(window, 9000) == samples
+    assert window_samples(window, 9000, 300) == samples
 
 
 @pytest.mark.parametrize("window", [0, -1, 9001, "40s", "0s", "0.001s", "long"])
 def test_a_window_that_does_not_fit_is_refused(window):
     with pytest.raises(ConfigError, match=f"window={window}"):
-        window_samples(window, 9000)
+        window_samples(window, 9000, 300)
 
 
 @pytest.mark.parametrize("options", [{"high_pass": 150.0}, {"mains": (200.0,)}, {"high_pass": 0.0}])

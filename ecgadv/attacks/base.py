@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 from ecgadv import backend
@@ -23,6 +23,7 @@ class Problem:
         metric: the distance to be small.
         seed: of the run.
         exact: the objective in float32 where ``objective`` computes in a coarser arithmetic.
+        limits: band and peak that every iterate keeps; the engine's, from the attack and victim.
         seen: where the engine collects, a step at a time, what :meth:`watch` was told.
     """
 
@@ -30,6 +31,7 @@ class Problem:
     metric: Quadratic
     seed: int = 0
     exact: Objective | None = None
+    limits: Limits = field(default_factory=Limits)
     seen: list[Any] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -121,6 +123,14 @@ class Attack(ABC):
                 "gaps; give one span, or no band"
             )
         return Limits(band, getattr(self, "peak", None))
+
+    def limits_for(self, fs: float, leads: int) -> Limits:
+        """The same at a sampling rate in Hz, for recordings of so many leads.
+
+        Raises:
+            ConfigError: the band ends beyond half the sampling rate.
+        """
+        return replace(self.limits, fs=fs, leads=leads)
 
     @abstractmethod
     def max_steps(self) -> int:

@@ -154,12 +154,12 @@ class CarliniWagner(Attack):
 
         iteration = state.iteration + 1
         time = ops.cast(iteration, "float32")[:, None]
-        gradient = self.limits.steer(gradient * cases.free, cases.free)
+        gradient = problem.limits.steer(gradient * cases.free, cases.free)
         first = 0.9 * state.first + 0.1 * gradient
         second = 0.999 * state.second + 0.001 * ops.square(gradient)
         unbiased = ops.sqrt(second / (1.0 - ops.power(0.999, time))) + 1e-8
         delta = state.delta - self.learning_rate * first / (1.0 - ops.power(0.9, time)) / unbiased
-        delta = self.limits.into(delta, cases.free)
+        delta = problem.limits.into(delta, cases.free)
 
         # The released code looks at the loss in iterations 0, 100, 200, …, stops where it stalls.
         looked = ops.equal(ops.mod(state.iteration, self.check_every), 0)

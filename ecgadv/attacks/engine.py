@@ -163,6 +163,9 @@ class Engine:
     """
 
     def __init__(self, attack: Attack | DirectAttack, problem: Problem) -> None:
+        if isinstance(attack, Attack):
+            victim = problem.objective.victim
+            problem = replace(problem, limits=attack.limits_for(victim.fs, victim.leads))
         self.problem = problem
         self._direct = attack.solver(problem) if isinstance(attack, DirectAttack) else None
         if isinstance(attack, DirectAttack):

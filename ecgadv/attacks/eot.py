@@ -192,17 +192,18 @@ class EOT(Attack):
 
         return ops.sum(ops.square(p), axis=-1) / ops.sum(cases.free, axis=-1)
 
-    def constrain(self, p: Any, cases: Cases, excess: Any = 1.0) -> Any:
+    def constrain(self, problem: Problem, p: Any, cases: Cases, excess: Any = 1.0) -> Any:
         """Within the window (where ``free`` is 1), the limits and (in ``budget``) the power.
 
         Args:
+            problem: for the limits.
             p: (B, n).
             cases: the batch.
             excess: (B, 1) or a number, what the limit of the power is multiplied by.
         """
         from keras import ops
 
-        p = self.limits.into(p * cases.free, cases.free)
+        p = problem.limits.into(p * cases.free, cases.free)
         if self.schedule == "budget":
             power = self.mean_power(p, cases)[:, None]
             # A hair below the limit, so that no rounding puts the stored signal above it.
@@ -246,7 +247,7 @@ class EOT(Attack):
 
         iteration = state.iteration + 1
         time = ops.cast(iteration, "float32")[:, None]
-        gradient = self.limits.steer(gradient * cases.free, cases.free)
+        gradient = problem.limits.steer(gradient * cases.free, cases.free)
         if self.schedule == "budget":
             # Unit gradients: early ones are hundreds of times larger than those near the target.
             first, second = 0.9 * state.first + _unit(gradient), state.second
@@ -255,15 +256,14 @@ class EOT(Attack):
             most = ops.minimum(self.power * excess, math.inf if self.peak is None else self.peak**2)
             radius = ops.sqrt(most * ops.sum(cases.free, axis=-1, keepdims=True))
             cosine = 0.5 * (1.0 + ops.cos(math.pi * (time - 1.0) / self._length))
-            moved = self.constrain(
-                state.p - self._rate * cosine * radius * _unit(first), cases, excess
-            )
+            onward = state.p - self._rate * cosine * radius * _unit(first)
+            moved = self.constrain(problem, onward, cases, excess)
         else:
             first = 0.9 * state.first + 0.1 * gradient
             second = 0.999 * state.second + 0.001 * ops.square(gradient)
             root = ops.sqrt(second / (1.0 - ops.power(0.999, time))) + 1e-12
             moved = state.p - self._rate * first / (1.0 - ops.power(0.9, time)) / root
-            moved = self.constrain(moved, cases)
+            moved = self.constrain(problem, moved, cases)
         p = ops.where(active[:, None], moved, state.p)
         ended = ops.logical_and(iteration >= self._length, active)
         state = state._replace(
@@ -317,8 +317,8 @@ class EOT(Attack):
         from keras import ops
 
         if self.schedule == "budget":
-            return state._replace(best=self.constrain(state.p, cases))
-        best = self.constrain(state.best, cases)
+            return state._replace(best=self.constrain(problem, state.p, cases))
+        best = self.constrain(problem, state.best, cases)
         power = self.mean_power(best, cases)[:, None]
         shrink = ops.minimum(1.0, ops.sqrt(self.highest_power / ops.maximum(power, 1e-12)))
         return state._replace(best=best * shrink)

@@ -211,7 +211,7 @@ class MinNorm(Attack):
             return excess, excess
 
         (excess, _), gradient = problem.value_and_grad(ascend)(state.delta, state.iteration)
-        limits, free = self.limits, cases.free
+        limits, free = problem.limits, cases.free
         gradient = limits.steer(gradient, free)
         natural = limits.steer(metric.solve(factor, gradient), free)
         square = ops.sum(gradient * natural, axis=-1)
@@ -269,7 +269,7 @@ class MinNorm(Attack):
         from keras import ops
 
         def reaches(scale: Any) -> Any:
-            delta = self.limits.into(state.best * scale[:, None], cases.free)
+            delta = problem.limits.into(state.best * scale[:, None], cases.free)
             return problem.judge(delta, cases, state.iteration).excess >= 0
 
         works = ops.ones_like(state.radius)
@@ -291,7 +291,7 @@ class MinNorm(Attack):
         _, works = ops.fori_loop(0, self.search_steps, halve, (ops.zeros_like(works), works))
         scale = ops.where(ops.isinf(state.best_norm), ops.ones_like(works), works)
         return state._replace(
-            best=self.limits.into(state.best * scale[:, None], cases.free),
+            best=problem.limits.into(state.best * scale[:, None], cases.free),
             forwards=state.forwards + forwards * problem.objective.cost,
         )
 

@@ -124,7 +124,7 @@ class PGD(Attack):
             delta = problem.metric.unwhiten(factor, zero + backend.tensor(noise)) * cases.free
             size = ops.sqrt(ops.maximum(problem.metric.value(delta), _TINY))
             delta = delta * (share * _INSIDE * self.budget**0.5 / size)[:, None]
-            delta = self._into_ball(problem.metric, self.limits.into(delta, cases.free))
+            delta = self._into_ball(problem.metric, problem.limits.into(delta, cases.free))
         return PGDState(delta, zero, row - float("inf"), count, count, count)
 
     def step(self, problem: Problem, cases: Cases, factor: Factor, state: PGDState) -> PGDState:
@@ -136,7 +136,7 @@ class PGD(Attack):
             return excess, excess
 
         (excess, _), gradient = problem.value_and_grad(ascend)(state.delta, state.iteration)
-        limits, free = self.limits, cases.free
+        limits, free = problem.limits, cases.free
         gradient = limits.steer(gradient, free)
         natural = limits.steer(problem.metric.solve(factor, gradient), free)
         square = ops.sum(gradient * natural, axis=-1)

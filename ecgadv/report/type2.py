@@ -166,11 +166,26 @@ def write_figures(folder: Path) -> list[Path]:
             p = stored["delta"]
     except (OSError, KeyError, ValueError):
         return written
-    if len(p):
+    if len(p) and config.get("threat_model") == "type2":
         x = _records(folder)
-        drawn = spectrum(p, x, _stopped(config), _modelled(config), _band(config))
+        drawn = spectrum(
+            _by_lead(p), None if x is None else _by_lead(x), _stopped(config), _modelled(config),
+            _band(config), _rate(folder),
+        )  # fmt: skip
         written.append(style.save_figure(drawn, place / "spectrum.png"))
     return written
+
+
+def _by_lead(signals: np.ndarray) -> np.ndarray:
+    """(M, n) stays; of several leads (M, n, leads) -> (M·leads, n)."""
+    return signals if signals.ndim == 2 else np.concatenate(np.moveaxis(signals, 2, 1))
+
+
+def _rate(folder: Path) -> float:
+    """Sampling rate of a run's perturbations in Hz."""
+    from ecgadv.records.preprocessing import FS
+
+    return float((read_json(folder / "summary.json").get("input") or {}).get("fs") or FS)
 
 
 def _records(folder: Path) -> np.ndarray | None:

@@ -16,7 +16,6 @@ from ecgadv.attacks.base import Attack, DirectAttack, Problem
 from ecgadv.attacks.engine import LARGEST_AUTO, Engine, Solution, choose_precision, chunk_size
 from ecgadv.attacks.eot import paper_shifts
 from ecgadv.errors import ConfigError
-from ecgadv.records.preprocessing import FS
 from ecgadv.study.cases import ANY, CaseSpec
 from ecgadv.study.judge import Judge, Trial, case_seed
 from ecgadv.threat.channel import NO_SHIFTS
@@ -42,7 +41,8 @@ class Injected:
     Attributes:
         window: samples that a signal lasts.
         front_end: F as the attacker models it.
-        pool: (K, n) standardised records of universal training, class after class; None without.
+        pool: (K, leads·n) standardised records of universal training, class after class; None
+            without.
     """
 
     window: int
@@ -139,18 +139,11 @@ class Study:
             self.shifts = paper_shifts(injected.window, victim.n)
         if shifts and injected is None and not judge.channel.moving:
             raise ConfigError(NO_SHIFTS)
-        self._check_band()
+        self.limits = None
+        if isinstance(attack, Attack):
+            self.limits = attack.limits_for(victim.fs, victim.leads)
         self.own = self._own_mask()
         self._solvers: dict[tuple[int, str], Solver] = {}
-
-    def _check_band(self) -> None:
-        band = getattr(self.attack, "band", None)
-        if band is not None and (self.victim.leads > 1 or self.victim.fs != FS):
-            what = f"{self.victim.leads} lead(s) at {self.victim.fs} Hz"
-            raise ConfigError(
-                f"attack.band={list(band)}: victim {self.victim.name} reads {what}, a band needs "
-                f"one at {FS} Hz"
-            )
 
     def _own_mask(self) -> np.ndarray:
         """(n,) 1 on the samples that window and mask of the attack leave, from onset 0 on."""
@@ -163,8 +156,8 @@ class Study:
             own = own * mask_array(spans, n, self.victim.fs)
             if not own.any():
                 raise ConfigError(f"attack.mask={spans}: has no sample in common with the window")
-        if isinstance(self.attack, Attack):
-            self.attack.limits.check_span(int(own.sum()))
+        if self.limits is not None:
+            self.limits.check_span(int(own.sum()))
         return own
 
     @property
@@ -217,8 +210,8 @@ class Study:
             free = free * chunk.mask
         if not free.any(axis=1).all():
             raise ConfigError("mask: leaves no sample of some case free")
-        if isinstance(self.attack, Attack):
-            self.attack.limits.check_free(free)
+        if self.limits is not None:
+            self.limits.check_free(free)
         seeds = [
             case_seed(self.seed, x, int(t)) for x, t in zip(chunk.x, chunk.target, strict=True)
         ]

@@ -170,7 +170,7 @@ def _run(
                 together = cfg["universal"] == "all"
                 specs = type2.universal_specs(heard, specs, records, together)
                 assert study.injected is not None
-                study.injected = replace(study.injected, pool=heard.pool(records, victim.n))
+                study.injected = replace(study.injected, pool=heard.pool(records, victim))
             splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
             setup = Setup(records, study, splits, heard)
             plan = _plan(cfg, store, setup, specs)

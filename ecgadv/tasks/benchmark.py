@@ -62,7 +62,8 @@ class Bench:
 
     def specs(self, per_class: int) -> list[CaseSpec]:
         """The first correctly classified records of each class toward every target."""
-        chosen = Selection.from_config({**self.cfg["selection"], "per_class": per_class})
+        wanted = {**self.cfg["selection"], "per_class": per_class}
+        chosen = Selection.from_config(wanted, self.victim.classes)
         rows = select(self.records, self.predictions.correct, chosen, self.predictions.split)
         named = [(self.records.ids[i], int(i), str(self.records.labels[i])) for i in rows]
         return enumerate_cases(named, str(self.cfg["target"]), self.victim.classes)
@@ -217,6 +218,11 @@ def _method(
     """A method by name."""
     name, steps = method_name(method)
     if name not in OWN:
+        if bench.victim.leads > 1:
+            raise ConfigError(
+                f"benchmark.methods={method}: takes victims of one lead, {bench.victim.name} reads "
+                f"{bench.victim.leads}"
+            )
         made = peers.make(name, steps, bench.victim)
         study = bench.study(form, OWN[0], None)
         identity = {"version": peers.version(name)}
@@ -270,7 +276,7 @@ def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], p
 
 
 def _add_chunk(bench: Bench, method: Method, row: Row, chunk: list[CaseSpec], size: int) -> Row:
-    batch = bench.records.batch([s.position for s in chunk], bench.victim.n)
+    batch = bench.records.batch([s.position for s in chunk], bench.victim.n, bench.victim.over)
     cases = Chunk(flatten(batch.x), batch.lengths, *goals(chunk, bench.victim.classes))
     meter = Meter()
     found = method.study.run(

@@ -108,26 +108,16 @@ def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Vic
     long = longer_than(records, victim.n, "start" in cfg["data"]) if records is not None else ""
     if long:
         say(f"note: {long}")
-    if cfg["task"] == "benchmark":
-        only_usual_input(victim, "task=benchmark")
-    elif cfg["threat_model"] == "type2":
-        only_usual_input(victim, "threat_model=type2")
-    elif cfg["deployment"] == "local" and victim.leads > 1:
-        raise VictimError(
-            f"victim {victim.name} reads {victim.leads} leads: deployment=local takes one lead"
-        )
+    if cfg["threat_model"] == "type2" and cfg["task"] != "benchmark":
+        only_standardised(victim)
     return victim
 
 
-def only_usual_input(victim: Victim, what: str) -> None:
-    """Refuse victims of several leads or another standardisation where they are not understood."""
-    if victim.leads > 1:
-        raise VictimError(
-            f"victim {victim.name} reads {victim.leads} leads: {what} takes victims of one lead"
-        )
+def only_standardised(victim: Victim) -> None:
+    """Refuse a victim that does not standardise: the power of an injected signal has no unit."""
     if victim.over == "none":
         raise VictimError(
-            f"victim {victim.name}: {what} takes victims that standardise, not "
+            f"victim {victim.name}: threat_model=type2 takes victims that standardise, not "
             "victim.standardise=none"
         )
 

@@ -21,7 +21,7 @@ from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
 from ecgadv.store.identity import IDENTITY
 from ecgadv.store.reading import AGAIN
 from ecgadv.tasks import reading, type2
-from ecgadv.tasks.common import only_usual_input, open_victim, say, use_caches
+from ecgadv.tasks.common import only_standardised, open_victim, say, use_caches
 from ecgadv.tracking import open_tracker
 from ecgadv.victims.loading import Victim
 
@@ -125,7 +125,7 @@ def same_input(earlier: Run, victim: Victim) -> None:
                 f"{key}={said[key]}"
             )
     if earlier.config.get("threat_model") == "type2":
-        only_usual_input(victim, "an evaluation of type2")
+        only_standardised(victim)
 
 
 def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> list[dict[str, Any]]:

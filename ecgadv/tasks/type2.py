@@ -57,11 +57,12 @@ class Audience:
             return np.concatenate(list(self.training.values()))
         return self.training[spec.source]
 
-    def pool(self, records: RecordSet, n: int) -> np.ndarray | None:
-        """(K, n) standardised records of universal training, class after class."""
+    def pool(self, records: RecordSet, victim: Victim) -> np.ndarray | None:
+        """(K, leads·n) standardised records of universal training, class after class."""
         if not self.training:
             return None
-        return records.batch(np.concatenate(list(self.training.values())), n).x
+        rows = np.concatenate(list(self.training.values()))
+        return flatten(records.batch(rows, victim.n, victim.over).x)
 
     def seen(self, specs: Sequence[CaseSpec]) -> np.ndarray | None:
         """(B, 2) first record and number of records of the pool that each case is made from."""
@@ -228,14 +229,25 @@ def tried(
 
 
 def signal_cells(
-    p: np.ndarray, free: np.ndarray, scale: float, spec: CaseSpec, outcome: Outcome, row: int
+    p: np.ndarray, free: np.ndarray, scale: np.ndarray, spec: CaseSpec, outcome: Outcome, row: int
 ) -> dict[str, Any]:
-    """Cells of ``cases.csv`` that only injected signals have, and the loss of every iteration."""
-    power = float((p.astype(np.float64) ** 2).sum() / free.sum())
+    """Cells of ``cases.csv`` that only injected signals have, and the loss of every iteration.
+
+    Args:
+        p: (leads·n,) the signal, lead after lead.
+        free: (n,) 1 where it may differ from 0.
+        scale: mV per standardised unit, of several leads (leads,).
+        spec: the case.
+        outcome: of its chunk.
+        row: of the case in it.
+    """
+    scales = np.asarray(scale, np.float64).reshape(-1, 1)
+    signal = p.astype(np.float64).reshape(len(scales), -1)
+    samples = len(scales) * free.sum()
     cells: dict[str, Any] = {
-        "mean_power": power,
-        "rms_mv": float(scale) * power**0.5,
-        "peak_mv": float(scale) * float(np.abs(p).max()),
+        "mean_power": float((signal**2).sum() / samples),
+        "rms_mv": float(((signal * scales) ** 2).sum() / samples) ** 0.5,
+        "peak_mv": float(np.abs(signal * scales).max()),
         "n_records": max(1, spec.universal),
     }
     if outcome.history is not None:

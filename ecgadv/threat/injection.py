@@ -14,7 +14,6 @@ from ecgadv import backend
 from ecgadv.threat.objectives import Cases, Objective, Outcome
 from ecgadv.threat.transforms import FrontEnd, shift
 from ecgadv.victims.loading import Victim
-from ecgadv.victims.pipeline import standardise
 
 
 class Injection(Objective):
@@ -24,7 +23,7 @@ class Injection(Objective):
         victim: the classifier attacked.
         front_end: F as the attacker models it.
         shifts: views per evaluation; 0 means that the onset is 0 always.
-        pool: (K, n) standardised records of universal training; None: each case's own record.
+        pool: (K, leads·n) standardised records of universal training; None: each case's own record.
         at_once: views of each case that go through the victim together, which bounds the memory of
             a gradient; None for all.
     """
@@ -55,8 +54,12 @@ class Injection(Objective):
         """Logits of views, (B, n) and (B, K) int32 -> (B, K, classes)."""
         from keras import ops
 
-        n, count = p.shape[-1], chosen.shape[1]
-        injected = self.front_end(shift(p, ops.mod(chosen, n)))
+        n, leads, count = self.victim.n, self.victim.leads, chosen.shape[1]
+        # The same onset on all leads: (B·leads, n) -> (B, K, leads·n).
+        onsets = ops.repeat(ops.mod(chosen, n), leads, axis=0)
+        sent = self.front_end(shift(ops.reshape(p, (-1, n)), onsets))
+        sent = ops.transpose(ops.reshape(sent, (-1, leads, count, n)), (0, 2, 1, 3))
+        injected = ops.reshape(sent, (-1, count, leads * n))
         if self.pool is None:
             signal, valid = cases.x[:, None, :] + injected, cases.valid[:, None, :]
             valid = ops.repeat(valid, count, axis=1)
@@ -64,7 +67,8 @@ class Injection(Objective):
             records = ops.convert_to_tensor(np.asarray(self.pool, np.float32))
             signal = ops.take(records, ops.floor_divide(chosen, n), axis=0) + injected
             valid = ops.ones_like(signal)
-        rows = standardise(ops.reshape(signal, (-1, n)), ops.reshape(valid, (-1, n)))
+        whole = (-1, leads * n)
+        rows = self.victim.standardise(ops.reshape(signal, whole), ops.reshape(valid, whole))
         return ops.reshape(self.victim.forward(rows), (-1, count, len(self.victim.classes)))
 
     @staticmethod

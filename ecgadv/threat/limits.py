@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from ecgadv.errors import ConfigError
-from ecgadv.records.preprocessing import FS
 
 ROUNDS = 3
 """Turns of clipping and band-limiting before the rest is met by scaling."""
@@ -28,12 +27,14 @@ _BELOW = 1.0 - 1e-6
 
 @dataclass(frozen=True)
 class Limits:
-    """Optional limits of a perturbation, on tensors (B, n).
+    """Optional limits of a perturbation, on tensors (B, leads·n), of each lead by itself.
 
     Attributes:
         band: lowest and highest frequency in Hz, both included; None for all.
         peak: largest |δ| in standard deviations of the record; None for any.
-        fs: sampling rate in Hz.
+        fs: sampling rate in Hz; None where it is not known yet, and then nothing can be limited
+            to a band.
+        leads: of a recording, one after the other.
 
     Raises:
         ConfigError: no band, one beyond half the sampling rate, or a peak that is not above 0.
@@ -41,7 +42,8 @@ class Limits:
 
     band: Sequence[float] | None = None
     peak: float | None = None
-    fs: float = FS
+    fs: float | None = None
+    leads: int = 1
 
     def __post_init__(self) -> None:
         if self.peak is not None and not 0 < self.peak < float("inf"):
@@ -49,16 +51,18 @@ class Limits:
         if self.band is None:
             return
         band = tuple(float(edge) for edge in self.band)
-        if len(band) != 2 or not 0 <= band[0] < band[1] <= self.fs / 2:
+        if len(band) != 2 or not 0 <= band[0] < band[1] < float("inf"):
+            raise ConfigError(f"attack.band={list(band)}: must be [low,high] in Hz, low below high")
+        if self.fs is not None and band[1] > self.fs / 2:
             raise ConfigError(
-                f"attack.band={list(band)}: must be [low,high] in Hz, low below high, at most half "
-                f"the sampling rate, {self.fs / 2:g} Hz"
+                f"attack.band={list(band)}: must end at half the sampling rate, "
+                f"{self.fs / 2:g} Hz, or below"
             )
         object.__setattr__(self, "band", band)
 
     def check_span(self, samples: int) -> None:
         """Raise :class:`ConfigError` where a perturbation of so many samples has no such wave."""
-        if self.band is None:
+        if self.band is None or self.fs is None:
             return
         low, high = (edge * samples / self.fs for edge in self.band)
         if math.floor(high + 1e-9) < math.ceil(low - 1e-9):
@@ -68,10 +72,11 @@ class Limits:
             )
 
     def check_free(self, free: np.ndarray) -> None:
-        """Raise :class:`ConfigError` where a band cannot be kept on samples, (B, n) bool."""
+        """Raise :class:`ConfigError` where a band cannot be kept on samples, (B, leads·n)."""
         if self.band is None:
             return
-        inside = np.pad(np.asarray(free) > 0, [(0, 0), (1, 0)])
+        free = np.asarray(free).reshape(len(free) * self.leads, -1)
+        inside = np.pad(free > 0, [(0, 0), (1, 0)])
         if (np.diff(inside.astype(int), axis=1) > 0).sum(1).max(initial=0) > 1:
             raise ConfigError(
                 f"band={list(self.band)}: a signal within a band cannot have gaps, as the mask has"
@@ -86,9 +91,14 @@ class Limits:
             direction: a gradient or a step.
             free: 1 where δ may be nonzero: one run of samples where there is a band.
         """
+        from keras import ops
+
         if self.band is None:
             return direction
-        return band_limited(direction * free, free, self.band, self.fs)
+        assert self.fs is not None
+        apart = (-1, direction.shape[-1] // self.leads)
+        rows, own = ops.reshape(direction * free, apart), ops.reshape(free, apart)
+        return ops.reshape(band_limited(rows, own, self.band, self.fs), direction.shape)
 
     def into(self, delta: Any, free: Any) -> Any:
         """A perturbation within the limits near δ: the nearest one where there is only one limit.
@@ -136,7 +146,7 @@ def spans_of(mask: Spans) -> list[tuple[float, float]]:
     return out
 
 
-def mask_array(mask: Spans, n: int, fs: float = FS) -> np.ndarray:
+def mask_array(mask: Spans, n: int, fs: float) -> np.ndarray:
     """(n,) float32: 1 on the samples of the spans, see :func:`spans_of`.
 
     Raises:
@@ -151,7 +161,7 @@ def mask_array(mask: Spans, n: int, fs: float = FS) -> np.ndarray:
     return free
 
 
-def band_limited(delta: Any, free: Any, band: Sequence[float], fs: float = FS) -> Any:
+def band_limited(delta: Any, free: Any, band: Sequence[float], fs: float) -> Any:
     """Drop components outside [low, high] Hz of the DFT over each row's free samples.
 
     A convolution over m samples that wraps around there, with the kernel

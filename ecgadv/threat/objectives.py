@@ -118,7 +118,8 @@ class Objective:
         z = self.victim.standardise(cases.x + delta, cases.valid)
         if not self.shifts:
             return self._outcome(self.victim.forward(z), cases.source, cases.target)
-        count, n = self.shifts, z.shape[-1]
+        count, leads = self.shifts, self.victim.leads
+        n = z.shape[-1] // leads
         turn = ops.mod(iteration, cases.onsets.shape[1])[:, None, None]
         onsets = ops.take_along_axis(cases.onsets, ops.repeat(turn, count, axis=2), axis=1)[:, 0]
         position = ops.arange(n, dtype="int32")
@@ -126,8 +127,11 @@ class Objective:
         index = ops.where(
             position < length, ops.mod(position + onsets[:, :, None], length), position
         )
-        views = ops.take_along_axis(ops.repeat(z[:, None, :], count, axis=1), index, axis=2)
-        logits = self.victim.forward(ops.reshape(views, (-1, n)))
+        # The same onset on all leads.
+        index = ops.repeat(index[:, :, None, :], leads, axis=2)
+        apart = ops.repeat(ops.reshape(z, (-1, 1, leads, n)), count, axis=1)
+        views = ops.take_along_axis(apart, index, axis=3)
+        logits = self.victim.forward(ops.reshape(views, (-1, leads * n)))
         rows = self._outcome(
             logits, ops.repeat(cases.source, count), ops.repeat(cases.target, count)
         )

@@ -21,7 +21,7 @@ from ecgadv.threat import filters
 FILTERS = ("none", "rectangular", "butterworth")
 
 
-def window_samples(window: int | str | None, n: int, fs: float = 300) -> int:
+def window_samples(window: int | str | None, n: int, fs: float) -> int:
     """Samples that a perturbation lasts.
 
     Args:

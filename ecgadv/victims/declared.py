@@ -56,6 +56,11 @@ class Reading:
         return 30 * self.fs
 
 
+def is_included(name: Any) -> bool:
+    """Whether a victim's weights come with the package."""
+    return (Path(__file__).parent / "weights" / f"{name}.npz").is_file()
+
+
 def card_beside(path: str | Path | None) -> dict[str, Any]:
     """The model card of a model file, {} where there is none.
 
