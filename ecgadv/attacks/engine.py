@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,8 +127,8 @@ class Solution:
     gradients: np.ndarray
     forwards: np.ndarray
     history: np.ndarray | None = None
-    broken: np.ndarray = field(default=None)  # type: ignore[assignment]
-    broken_at: np.ndarray = field(default=None)  # type: ignore[assignment]
+    broken: np.ndarray = None  # type: ignore[assignment]
+    broken_at: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         lost = ~np.isfinite(self.delta).all(axis=1)
@@ -223,7 +223,8 @@ class Engine:
         """
         if self._direct is not None:
             direct = self._direct(cases)
-            return Solution(*direct[:2], *direct[3:6], None, direct.broken_at)
+            kept = (direct.delta, direct.success, direct.gradients, direct.forwards)
+            return Solution(*kept, direct.history, broken_at=direct.broken_at)
         total = len(cases.x)
         factor = self.factor(cases.free)
         rows = np.arange(total)
@@ -239,10 +240,10 @@ class Engine:
             if step >= limit:
                 break
             done = backend.to_numpy(self._done(state))
-            over = (done | (backend.to_numpy(state.broken_at) > 0))[: len(rows)]
+            ended = (done | (backend.to_numpy(state.broken_at) > 0))[: len(rows)]
             if tick:
-                tick(total - len(rows) + int(over.sum()), step)
-            if over.all():
+                tick(total - len(rows) + int(ended.sum()), step)
+            if ended.all():
                 break
             # Broken cases stay in the batch: its shape decides the last bits of their mates.
             live = np.flatnonzero(~done[: len(rows)])
@@ -269,10 +270,10 @@ class Engine:
         )
         # The gradient that was not finite was paid for too.
         spent = found.gradients + (broken_at > 0) * self.problem.objective.cost
-        kinds = (np.float32, bool, np.int64, np.int64)
-        kept = (found.delta, found.success, spent, found.forwards)
-        kept = tuple(np.asarray(part, kind) for part, kind in zip(kept, kinds, strict=True))
-        return Solution(*kept, found.history, broken_at > 0, broken_at.astype(np.int64))
+        return Solution(
+            found.delta, found.success, spent.astype(np.int64), found.forwards.astype(np.int64),
+            found.history, broken_at > 0, broken_at.astype(np.int64),
+        )  # fmt: skip
 
 
 def _where(condition: Any, these: Any, those: Any) -> Any:
@@ -320,7 +321,7 @@ def _take_factor(factor: Factor, rows: np.ndarray) -> Factor:
 def _merge(parts: list[tuple[np.ndarray, Solution]]) -> Solution:
     """Parts of a chunk, each with its rows, in one."""
     order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-    whole = {}
+    whole: dict[str, Any] = {}
     for one in fields(Solution):
         columns = [getattr(part, one.name) for _, part in parts]
         whole[one.name] = None if columns[0] is None else np.concatenate(columns)[order]

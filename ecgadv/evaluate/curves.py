@@ -165,7 +165,9 @@ def median_over_records(
     # The middle one, or the mean of the middle two, of what was drawn.
     first, last = (below < half).sum(1), (below <= half).sum(1)
     middle = 0.5 * (values[order][first] + values[order][last])
-    low, high = (np.percentile(middle, q, method=m) for q, m in ((2.5, "lower"), (97.5, "higher")))
+    # Between two ranks there may be an infinity, so none is interpolated.
+    low = np.percentile(middle, 2.5, method="lower")
+    high = np.percentile(middle, 97.5, method="higher")
     return float(low), float(high)
 
 

@@ -99,7 +99,7 @@ def record_interval(
         Lower and upper end; None with fewer than :data:`FEWEST_RECORDS` records.
     """
     k, n = np.asarray(hits, dtype=np.float64), np.asarray(trials, dtype=np.float64)
-    kept = np.flatnonzero(n > 0)
+    kept = np.flatnonzero(n > 0).tolist()
     record, n_records = units([records[row] for row in kept])
     if n_records < FEWEST_RECORDS:
         return None
