@@ -173,8 +173,8 @@ def median_over_records(
 
 def record_names(rows: Sequence[Mapping[str, Any]]) -> list[Hashable] | None:
     """Records of the cases that :func:`minimal_distances` counts; None where rows name none."""
-    named = [row.get("record") for row in rows if row["status"] != "skipped"]
-    return named if all(named) else None
+    named = [statistics.record_of(row) for row in rows if row["status"] != "skipped"]
+    return None if None in named else list(named)
 
 
 def robustness(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any]:

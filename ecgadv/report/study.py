@@ -28,6 +28,9 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of ``study.csv``; those from ``mean_power`` on are medians over the job's cases."""
 
+ENDS = ("ci95_low", "ci95_high")
+"""Ends of the interval over records; None where there are too few of them."""
+
 SIZES = ("mean_power", "rms_mv", "peak_mv", "snr_db", "d_l2")
 
 EDITED = "edited"
@@ -69,28 +72,45 @@ def _settled(attack: Mapping[str, Any]) -> int:
 
 def _intervals(part: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("n_perturbations", "n_records", "n_trials", "n_hits", "success_rate")
-    low, high = part["ci95_records"]
+    low, high = part["ci95_records"] or (None, None)
     wilson = dict(zip(("wilson_low", "wilson_high"), part["ci95_trials"], strict=True))
     return {key: part[key] for key in keys} | {"ci95_low": low, "ci95_high": high} | wilson
 
 
-def _edited(cases: pd.DataFrame, shifts: int) -> dict[str, dict[str, Any]]:
-    """Pair -> rates of edited recordings over onsets, as :func:`rates` has them; ``all`` first."""
-    from ecgadv.evaluate.type2 import rates
+def _rates(cases: Sequence[Mapping[str, Any]], shifts: int) -> dict[str, Any]:
+    """Rates of edited recordings over onsets, as ``summary.json`` has those of injected signals.
 
-    rows = [
-        {
-            "perturbation_case": case["case_id"], "victim_record": case["record"],
-            "same_record": True, "n_shifts": shifts, "success_rate": case["target_rate"],
-            "pair": f"{case['source']}>{case['target']}",
-        }
-        for case in cases.to_dict("records")
-        if case["status"] == "ok" and case["target_rate"] == case["target_rate"]
-    ]  # fmt: skip
-    if not rows:
+    Onsets at which the unperturbed recording is not read as its source do not count, where a run
+    tells them (``n_clean``).
+    """
+    from ecgadv.evaluate.statistics import record_interval, wilson
+
+    trials, hits = [], []
+    for case in cases:
+        clean = case.get("n_clean", shifts)
+        trials.append(int(shifts if clean != clean else clean))
+        hits.append(round(float(case["target_rate"]) * trials[-1]))
+    records, total, won = [str(case["record"]) for case in cases], sum(trials), sum(hits)
+    return {
+        "n_perturbations": len(cases),
+        "n_records": len(set(records)),
+        "n_trials": total,
+        "n_hits": won,
+        "success_rate": won / total if total else None,
+        "ci95_records": record_interval(hits, trials, records),
+        "ci95_trials": wilson(won, total),
+    }
+
+
+def _edited(cases: pd.DataFrame, shifts: int) -> dict[str, dict[str, Any]]:
+    """Pair -> rates of edited recordings over onsets; ``all`` first."""
+    done = cases[cases["status"].eq("ok") & cases["target_rate"].notna()]
+    if not len(done):
         return {}
-    pairs = list(dict.fromkeys(str(row["pair"]) for row in rows))
-    return {"all": rates(rows)} | {p: rates([r for r in rows if r["pair"] == p]) for p in pairs}
+    found = {"all": _rates(done.to_dict("records"), shifts)}
+    for (source, target), mine in done.groupby(["source", "target"], sort=False):
+        found[f"{source}>{target}"] = _rates(mine.to_dict("records"), shifts)
+    return found
 
 
 def _losses(history: pd.DataFrame | None) -> dict[str, float]:
@@ -196,7 +216,7 @@ def table(jobs: Sequence[Job]) -> list[list[str]]:
     """Cells under :data:`HEAD`, for a terminal, Markdown or HTML."""
 
     def number(row: Mapping[str, Any], key: str, digits: int) -> str:
-        return f"{row[key]:.{digits}f}" if key in row else "–"
+        return "–" if row.get(key) is None else f"{row[key]:.{digits}f}"
 
     return [
         [
@@ -205,8 +225,8 @@ def table(jobs: Sequence[Job]) -> list[list[str]]:
             str(row["n_perturbations"]),
             str(row["n_records"]),
             f"{row['n_hits']}/{row['n_trials']}",
-            f"{row['success_rate']:.3f}",
-            f"{row['ci95_low']:.2f}–{row['ci95_high']:.2f}",
+            number(row, "success_rate", 3),
+            "–" if row["ci95_low"] is None else f"{row['ci95_low']:.2f}–{row['ci95_high']:.2f}",
             f"{row['wilson_low']:.3f}–{row['wilson_high']:.3f}",
             number(row, "mean_power", 2),
             number(row, "rms_mv", 3),
@@ -266,13 +286,15 @@ def figure(jobs: Sequence[Job]) -> Figure:
             axes.plot([x for x, _ in points], [r["success_rate"] for _, r in points], label=word,
                       **style_of)  # fmt: skip
             for x, row in points:
-                axes.plot([x, x], [row["ci95_low"], row["ci95_high"]], color=colours[kind])
+                ends = [float("nan") if row[e] is None else row[e] for e in ENDS]
+                axes.plot([x, x], ends, color=colours[kind])
         else:
             aside = 0.22 * (k - (len(kinds) - 1) / 2)
             at = [labels.index(_label(job, row, jobs)) + aside for job, row in mine]
             axes.plot([r["success_rate"] for _, r in mine], at, ls="none", label=word, **style_of)
             for a, (_, row) in zip(at, mine, strict=True):
-                axes.plot([row["ci95_low"], row["ci95_high"]], [a, a], color=colours[kind])
+                ends = [float("nan") if row[e] is None else row[e] for e in ENDS]
+                axes.plot(ends, [a, a], color=colours[kind])
     if numeric:
         values = [found[1] for found in numbers if found is not None]
         if max(values) > 20 * max(min(values), 1e-9):
