@@ -127,8 +127,8 @@ def test_markdown_shows_failures_and_where_figures_come_from():
     )
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
     assert (
-        "| 2/2 | – | 34.2–100.0 % | 1.5 | 1.9 | 1.5 | 0.750 | 0.975 | 1.000 | 10 | 4 | – | 0.5 | 900 |"
-        in (lines["minnorm_100"])
+        "| 2/2 | – | 34.2–100.0 % | 1.5 | 1.9 | 1.5 | 0.750 | 0.975 | 1.000 | 10 | 4 | – | 0.5 | "
+        "900 |" in lines["minnorm_100"]
     )
     assert "| 0/2 | – | 0.0–65.8 % | ∞ | ∞ | – | ∞ | ∞ | 0.000 |" in lines["foolbox_fmn_100 ²"]
     assert lines["cw ¹"].endswith("| – |")

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEAD = (
-    "method", "success", "95 %", "Wilson 95 %", "median d", "90th pct. d", "median d_l2", "ratio to cw", "its 95th pct.",
-    "optimality", "gradients", "seconds", "CPU s", "cases/s", "peak RSS, MB",
+    "method", "success", "95 %", "Wilson 95 %", "median d", "90th pct. d", "median d_l2",
+    "ratio to cw", "its 95th pct.", "optimality", "gradients", "seconds", "CPU s", "cases/s",
+    "peak RSS, MB",
 )  # fmt: skip
 
 CONSOLE = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgadv.records.base import CLASSES
-from ecgadv.report import data, style
+from ecgadv.report import data, edited, style
 from ecgadv.report.type2 import KINDS, read_table
 from ecgadv.tracking.content import overrides, read_json, run_folders
 
@@ -77,42 +77,6 @@ def _intervals(part: Mapping[str, Any]) -> dict[str, Any]:
     return {key: part[key] for key in keys} | {"ci95_low": low, "ci95_high": high} | wilson
 
 
-def _rates(cases: Sequence[Mapping[str, Any]], shifts: int) -> dict[str, Any]:
-    """Rates of edited recordings over onsets, as ``summary.json`` has those of injected signals.
-
-    Onsets at which the unperturbed recording is not read as its source do not count, where a run
-    tells them (``n_clean``).
-    """
-    from ecgadv.evaluate.statistics import record_interval, wilson
-
-    trials, hits = [], []
-    for case in cases:
-        clean = case.get("n_clean", shifts)
-        trials.append(int(shifts if clean != clean else clean))
-        hits.append(round(float(case["target_rate"]) * trials[-1]))
-    records, total, won = [str(case["record"]) for case in cases], sum(trials), sum(hits)
-    return {
-        "n_perturbations": len(cases),
-        "n_records": len(set(records)),
-        "n_trials": total,
-        "n_hits": won,
-        "success_rate": won / total if total else None,
-        "ci95_records": record_interval(hits, trials, records),
-        "ci95_trials": wilson(won, total),
-    }
-
-
-def _edited(cases: pd.DataFrame, shifts: int) -> dict[str, dict[str, Any]]:
-    """Pair -> rates of edited recordings over onsets; ``all`` first."""
-    done = cases[cases["status"].eq("ok") & cases["target_rate"].notna()]
-    if not len(done):
-        return {}
-    found = {"all": _rates(done.to_dict("records"), shifts)}
-    for (source, target), mine in done.groupby(["source", "target"], sort=False):
-        found[f"{source}>{target}"] = _rates(mine.to_dict("records"), shifts)
-    return found
-
-
 def _losses(history: pd.DataFrame | None) -> dict[str, float]:
     """Median loss of the last tenth of the iterations, and of the tenth before it."""
     if history is None:
@@ -160,8 +124,8 @@ def read_study(*sweeps: Path) -> list[Job]:
         cases = data.read_cases(folder)
         if not kinds and "target_rate" in cases:
             shifts = int((config.get("evaluation") or {}).get("shifts") or 1)
-            edited = _edited(cases, shifts)
-            kinds = {EDITED: edited} if edited else {}
+            found = edited.pairs(cases, shifts)
+            kinds = {EDITED: found} if found else {}
         if not kinds:
             continue
         history = read_table(folder / "history.csv")
