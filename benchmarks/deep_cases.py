@@ -21,8 +21,8 @@ import train_resnet34
 import ecgadv
 from ecgadv.config import compose_checked
 from ecgadv.evaluate.statistics import wilson
-from ecgadv.evaluate.verification import verify
 from ecgadv.records.base import CLASSES
+from ecgadv.study.judge import Judge
 from ecgadv.tasks.common import open_records
 
 
@@ -71,13 +71,15 @@ def main(argv: list[str]) -> int:
             steps=given.steps,
         )  # fmt: skip
         seconds = (time.perf_counter() - begun) / len(x)
-        verdict = verify(shipped, x, found.delta, lengths, source, target)
-        told = verify(other, x, found.delta, lengths, source, target)
+        own = Judge(shipped).trials(x, found.delta, lengths, source, target)
+        success = np.array([trial.success for trial in own])
+        told = Judge(other).trials(x, found.delta, lengths, source, target)
+        read = np.array([trial.predicted for trial in told])
         print(
-            f"{metric}: {count(verdict.success)} with {given.steps} gradients, {seconds:.1f} s "
+            f"{metric}: {count(success)} with {given.steps} gradients, {seconds:.1f} s "
             "a case, "
-            f"median distance {np.median(found.distance[verdict.success]):.3g}; by compact "
-            f"{count(told.predicted == target)} to the target, {count(told.predicted != source)} "
+            f"median distance {np.median(found.distance[success]):.3g}; by compact "
+            f"{count(read == target)} to the target, {count(read != source)} "
             "off the source",
             flush=True,
         )

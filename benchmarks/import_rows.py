@@ -22,10 +22,11 @@ import numpy as np
 from ecgadv import backend, config
 from ecgadv.errors import DataError, EcgadvError
 from ecgadv.evaluate.benchmark import Row
-from ecgadv.evaluate.cases import CaseSpec, build_cases
 from ecgadv.evaluate.predictions import predict
-from ecgadv.evaluate.verification import verify
 from ecgadv.store import load_run, write_atomic
+from ecgadv.study.cases import CaseSpec
+from ecgadv.study.judge import Judge
+from ecgadv.study.study import goals
 from ecgadv.tasks.benchmark import Bench, machine, setting_of
 from ecgadv.tasks.common import open_records, open_victim
 from ecgadv.threat import metrics
@@ -79,11 +80,10 @@ def main(argv: list[str]) -> int:
     form = bench.metric(cfg["metric"]["name"])
     delta, gradients, forwards, seconds = read_source(source, specs)
     batch = records.batch([s.position for s in specs], victim.n)
-    cases = build_cases(specs, batch, victim, seed=int(cfg["seed"]))
-    verdict = verify(victim, batch.x, delta, cases.lengths, cases.source, cases.target)
+    trials = Judge(victim).trials(batch.x, delta, batch.lengths, *goals(specs, victim.classes))
     ids = [s.case_id for s in specs]
     row = Row(
-        form.name, method, ids, [bool(v) for v in verdict.success],
+        form.name, method, ids, [trial.success for trial in trials],
         [float(v) for v in form.value(delta.astype(np.float64))],
         [float(v) for v in metrics.d_l2(delta.astype(np.float64))],
         [int(v) for v in gradients], [int(v) for v in forwards], seconds, None, None,

@@ -16,7 +16,7 @@ _WHERE = {
     "load_run": ("ecgadv.store", "load_run"),
     "load_victim": ("ecgadv.victims.loading", "load_victim"),
     "metrics": ("ecgadv.threat.metrics", None),
-    "preprocess": ("ecgadv.records.preprocessing", "preprocess"),
+    "preprocess": ("ecgadv.victims.inputs", "preprocess"),
 }
 
 __all__ = ["__version__", "attack", "filters", "load_run", "load_victim", "metrics", "preprocess"]

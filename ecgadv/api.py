@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from ecgadv import attacks
-from ecgadv.attacks.base import Attack, DirectAttack, Problem
-from ecgadv.attacks.engine import Engine, choose_precision, chunk_size
+from ecgadv import arguments, attacks
+from ecgadv.attacks.base import Attack, DirectAttack
 from ecgadv.attacks.eot import EOT
 from ecgadv.errors import ConfigError, DataError
-from ecgadv.evaluate.cases import case_seed, check_band
-from ecgadv.evaluate.type2 import Protocol, stack_verdicts, verdict_of_logits
-from ecgadv.evaluate.verification import verify
-from ecgadv.records.base import class_letter
+from ecgadv.study.judge import Judge
+from ecgadv.study.study import Chunk, Injected, Outcome, Study, chunks
 from ecgadv.threat import metrics
-from ecgadv.threat.injection import Injection
-from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
-from ecgadv.threat.transforms import FrontEnd, draw_views, window_samples
+from ecgadv.threat.channel import Channel
+from ecgadv.threat.transforms import FrontEnd, window_samples
 from ecgadv.victims.loading import Victim, load_victim
-from ecgadv.victims.pipeline import flatten, unflatten, valid_mask
+from ecgadv.victims.pipeline import unflatten
+
+THREATS, DEPLOYMENTS = ("type1", "type2"), ("cloud", "local")
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,18 @@ class AttackResult:
         delta: (B, n), or (B, n, leads), float32 perturbations in standardised units; the last
             attempt where it failed.
         success: (B,) bool, by the deployed pipeline in float32.
-        distance: (B,) float64, the metric's value of δ.
+        distance: (B,) float64, the metric's value of δ; NaN where δ is not finite.
         n_gradients: (B,) gradient evaluations spent.
         n_forwards: (B,) forward evaluations spent without a gradient.
         predicted: (B,) class index of x + δ.
         p_target: (B,) probability of the target (untargeted: of leaving the class).
         margin: (B,) lead of the target's logit.
+        status: (B,) ``ok``; ``skipped`` where the deployment does not read the unperturbed record
+            as its class, or reads it as the target already; ``failed`` where δ or a gradient is
+            not finite.
+        message: (B,) the reason where it is not ``ok``.
+        target_rate: (B,) share of the onsets at which the record is read as its class before that
+            reach the target; 0 or 1 where the onset is fixed.
     """
 
     delta: np.ndarray
@@ -52,6 +57,9 @@ class AttackResult:
     predicted: np.ndarray
     p_target: np.ndarray
     margin: np.ndarray
+    status: np.ndarray
+    message: np.ndarray
+    target_rate: np.ndarray
 
 
 def attack_kinds() -> dict[str, type[Attack | DirectAttack]]:
@@ -70,19 +78,31 @@ def attack_kinds() -> dict[str, type[Attack | DirectAttack]]:
 
 
 def make_attack(method: str | Attack | DirectAttack, **options: Any) -> Attack | DirectAttack:
-    """An attack by name with its options; ``None`` values mean the attack's own defaults.
+    """An attack by name, or an attack object, with options; ``None`` leaves an option as it is.
 
     Raises:
         ConfigError: unknown attack or option.
     """
-    if isinstance(method, Attack | DirectAttack):
-        return method
-    known = attack_kinds()
-    if method not in known:
-        raise ConfigError(f"method={method}: unknown; there are {', '.join(known)}")
     given = {k: v for k, v in options.items() if v is not None}
+    if isinstance(method, Attack | DirectAttack):
+        kind: Any = type(method)
+    else:
+        known = attack_kinds()
+        if not isinstance(method, str) or method not in known:
+            raise ConfigError(f"method={method}: unknown; there are {', '.join(known)}")
+        kind = known[method]
+    names = [f.name for f in fields(kind)]
+    for key in given:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
+            raise ConfigError(f"{key}={given[key]}: attack {kind.name} has no such option; {meant}")
+    given = arguments.options(kind, given)
     try:
-        return known[method](**given)
+        made: Attack | DirectAttack = (
+            kind(**given) if isinstance(method, str) else replace(cast(Any, method), **given)
+        )
+        return made
     except TypeError as error:
         raise ConfigError(f"method={method}: {error}") from None
 
@@ -97,9 +117,11 @@ def attack(
     lengths: Sequence[int] | np.ndarray | None = None,
     mask: np.ndarray | None = None,
     batch_size: int | str = "auto",
-    perturb_padding: bool = False,
+    perturb_padding: bool | None = None,
     seed: int = 0,
     precision: str = "float32",
+    threat_model: str | None = None,
+    deployment: str | None = None,
     **options: Any,
 ) -> AttackResult:
     """Perturb standardised records so that the victim reads them as the target.
@@ -107,157 +129,140 @@ def attack(
     Args:
         victim: anything :func:`ecgadv.load_victim` takes.
         x: (B, n) or (B, n, 1) standardised records, zero-padded at the end; for a victim of
-            several leads (B, n, leads).
+            several leads (B, n, leads). Arrays, lists, or tensors of any backend. The class of
+            each is what the deployment reads.
         target: one for all or one a case: class index, letter, name, or ``untargeted`` (away from
-            what the victim says of ``x``).
+            the class).
         metric: ``l2``, ``diff``, ``diffl2`` or a quadratic metric.
         method: ``minnorm``, ``cw``, or with a fixed ``budget`` ``pgd``, ``ch_fgm``, ``ch_pgd``,
-            ``ch_mim``; ``eot`` for injected signals; or an attack object.
-        steps: budget; the attack's own default where None.
-        lengths: (B,) own samples; None means that every sample is the record's own.
+            ``ch_mim``; ``eot`` for injected signals; or an attack object, whose options hold where
+            none is given here.
+        steps: budget; the attack's own where None.
+        lengths: (B,) own samples; None means that every sample is the record's own. What ``x``
+            holds after them counts as 0.
         mask: (n,) or (B, n), true where δ may be nonzero, in every lead; of several leads also
-            (n, leads) or (B, n, leads). None means all own samples. (The option ``attack.mask`` of
-            the command line gives the same in seconds.)
+            (n, leads) or (B, n, leads). None means all own samples. (An attack's own ``mask`` gives
+            the same in seconds; both hold.)
         batch_size: cases at once, or ``auto``.
-        perturb_padding: whether the padding may be perturbed too.
+        perturb_padding: whether the padding may be perturbed too; the attack's own where None.
         seed: of everything random.
         precision: of the gradients: ``float32``, ``bfloat16`` or ``auto``; success is judged in
             float32.
+        threat_model: ``type1``, the recording is edited, or ``type2``, a signal is injected; by
+            default the one that the method is made for.
+        deployment: ``cloud``, the recording is classified as it is stored, or ``local``, by a
+            device from an onset of its own; by default ``cloud`` of ``type1``, ``local`` of
+            ``type2``.
         **options: further options of the attack, such as ``band`` and ``peak`` (Hz, standard
-            deviations) of all but cleverhans' ones. ``eot`` also takes ``window`` (samples, a time
-            such as ``10s``, or None for all), ``shifts`` an iteration (8; 0 takes the onset for
-            known), ``filter`` (the front end as the attack models it: ``rectangular``,
-            ``butterworth``, ``none``), ``evaluation_filter`` (the real one, ``butterworth``) and
-            ``evaluation_shifts`` (100).
+            deviations) of all but cleverhans' ones; where the onset is random also ``shifts``,
+            onsets that the attack averages over in an iteration (8; 0 takes it for known), and
+            ``evaluation_shifts`` (100), those of the verdict; of ``type2`` also ``window``
+            (samples, a time such as ``10s``, or None for all), ``filter`` (the front end as the
+            attack models it: ``rectangular``, ``butterworth``, ``none``) and ``evaluation_filter``
+            (the real one, ``butterworth``).
 
     Returns:
-        Arrays in the order of ``x``. Of ``eot``: δ at onset 0, a success where at least half of the
-        random onsets reach the target, ``predicted`` the most frequent class, probability and
-        margin as means over onsets.
+        Arrays in the order of ``x``. Where the onset is random, a success is a ``target_rate`` of
+        at least one half, ``predicted`` the most frequent class, probability and margin means over
+        onsets; δ of ``type2`` is at onset 0.
 
     Raises:
-        ConfigError: an option or a target is unknown or does not fit.
-        DataError: ``x`` has the wrong shape or holds NaN.
+        ConfigError: an option or a target is unknown, has the wrong type or does not fit.
+        DataError: ``x`` has the wrong shape, holds NaN or no real numbers, or is not standardised.
         VictimError: the victim cannot be used.
     """
+    seed, batch_size = arguments.seed(seed), arguments.batch_size(batch_size)
+    if perturb_padding is not None:
+        perturb_padding = arguments.flag("perturb_padding", perturb_padding)
+    arguments.choice("precision", precision, ("float32", "bfloat16", "auto"))
+    x = arguments.array("x", x)
     # A bare callable does not tell the length of its input; the records do.
     subject = _subject(victim, np.shape(x))
     form = metrics.get(metric).over(subject.leads)
-    if method == "eot" or isinstance(method, EOT):
-        if perturb_padding or mask is not None or precision == "bfloat16":
-            raise ConfigError("method=eot: takes a window, no mask; and computes in float32")
-        return _inject(subject, x, target, form, method, steps, lengths, batch_size, seed, options)
+    injects = method == "eot" or isinstance(method, EOT)
+    threat = threat_model or ("type2" if injects else "type1")
+    place = deployment or ("local" if threat == "type2" else "cloud")
+    arguments.choice("threat_model", threat, THREATS)
+    arguments.choice("deployment", place, DEPLOYMENTS)
+    shifts, judge, injected = _deployed(subject, threat, place, seed, options)
     solver = make_attack(method, steps=steps, perturb_padding=perturb_padding, **options)
-    signals = _signals(x, subject)
+    if threat == "type2" and not isinstance(solver, Attack):
+        raise ConfigError(f"method={solver.name}: takes no injected signals (threat_model=type2)")
+    if isinstance(solver, EOT) and threat == "type1":
+        raise ConfigError("method=eot: is for injected signals: threat_model=type2")
+    study = Study(subject, form, solver, judge, seed=seed, shifts=shifts, injected=injected)
+    signals, own = _records(x, lengths, subject)
     count, n, leads = len(signals), subject.n, subject.leads
-    own = _lengths(lengths, count, n)
-    span = np.full(count, n) if perturb_padding else own
-    valid = np.tile(valid_mask(span, n), (1, leads))
-    free = valid if mask is None else valid * _mask(mask, count, n, leads)
-    if not free.any(axis=1).all():
-        raise ConfigError("mask: leaves no sample of some case free")
-    check_band(solver, subject)
-    if isinstance(solver, Attack):
-        solver.limits.check_free(free)
-    source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
-    goals = _targets(target, count, subject.classes)
-    cases = Cases(signals, valid, free, source, goals, span, draw_onsets([seed] * count, span, 0))
-    if batch_size != "auto" and (not isinstance(batch_size, int | np.integer) or batch_size < 1):
-        raise ConfigError(f"batch_size={batch_size}: must be a whole number, at least 1, or auto")
-    size = chunk_size(subject, batch_size, count)
-    arithmetic, _ = choose_precision(precision, solver, subject, count, size)
-    exact = Objective(subject) if arithmetic != "float32" else None
-    objective = Objective(subject.with_precision(arithmetic))
-    engine = Engine(solver, Problem(objective, form, seed, exact))
-    deltas, gradients, forwards = [], [], []
-    for start in range(0, count, size):
-        rows = np.minimum(np.arange(start, start + size), count - 1)
-        kept = min(size, count - start)
-        found = engine.run(Cases(*(part[rows] for part in cases)))
-        deltas.append(found.delta[:kept])
-        gradients.append(found.gradients[:kept])
-        forwards.append(found.forwards[:kept])
-    delta = np.concatenate(deltas) if deltas else np.zeros((0, n * leads), np.float32)
-    verdict = verify(subject, signals, delta, span, source, goals)
+    if injected is not None and (mask is not None or study.padding):
+        raise ConfigError("threat_model=type2: takes a window or the attack's mask in seconds")
+    if injected is not None and (own < n).any():
+        raise DataError(f"threat_model=type2: attacks records of at least {n} samples only")
+    whole = Chunk(
+        signals, own, None, arguments.targets(target, count, subject.classes),
+        None if mask is None else arguments.mask(mask, count, n, leads),
+    )  # fmt: skip
+    size = study.size(batch_size, count)
+    arithmetic, _ = study.precision(precision, count, size)
+    found = [
+        study.run(whole.rows(rows), width=size, precision=arithmetic)
+        for rows in chunks(count, size)
+    ]
+    return _result(found, form, leads, n)
+
+
+def _deployed(
+    subject: Victim, threat: str, place: str, seed: int, options: dict[str, Any]
+) -> tuple[int, Judge, Injected | None]:
+    """Onsets of the attack, judge, and what an injector believes; takes its options out."""
+    moving = threat == "type2" or place == "local"
+    shifts, tried = 0, 100
+    if moving:
+        shifts = arguments.whole("shifts", options.pop("shifts", 8), 0)
+        judged = options.pop("evaluation_shifts", 100)
+        tried = arguments.whole("evaluation_shifts", judged, 1)
+    channel, injected = Channel(moving=moving, leads=subject.leads), None
+    if threat == "type2":
+        if subject.leads > 1 or subject.over == "none":
+            what = f"reads {subject.leads} leads" if subject.leads > 1 else "does not standardise"
+            raise ConfigError(
+                f"threat_model=type2: victim {subject.name} {what}; one lead, standardised"
+            )
+        window = window_samples(options.pop("window", None), subject.n, subject.fs)
+        ends = {
+            key: FrontEnd.from_config({"name": options.pop(key, usual)}, subject.fs)
+            for key, usual in (("filter", "rectangular"), ("evaluation_filter", "butterworth"))
+        }
+        if place == "cloud":
+            ends = dict.fromkeys(ends, FrontEnd())
+        injected = Injected(window, ends["filter"])
+        channel = Channel(True, True, window, ends["evaluation_filter"], leads=subject.leads)
+    return shifts, Judge(subject, channel, tried, seed), injected
+
+
+def _result(found: list[Outcome], form: metrics.Quadratic, leads: int, n: int) -> AttackResult:
+    """What came of all chunks, case by case."""
+    if found:
+        delta = np.concatenate([one.delta for one in found])
+    else:
+        delta = np.zeros((0, n * leads), np.float32)
+    trials = [t for one in found for t in one.trials or ()]
+    status = [s for one in found for s in one.status]
+    done = np.array([s == "ok" for s in status], bool)
+    sound = np.isfinite(delta).all(axis=1)
+    distance = form.value(np.where(sound[:, None], delta, 0).astype(np.float64))
+    whole = np.zeros(0, np.int64)
     return AttackResult(
         delta=unflatten(delta, leads),
-        success=verdict.success,
-        distance=form.value(delta.astype(np.float64)),
-        n_gradients=np.concatenate(gradients) if gradients else np.zeros(0, int),
-        n_forwards=np.concatenate(forwards) if forwards else np.zeros(0, int),
-        predicted=verdict.predicted,
-        p_target=verdict.p_target,
-        margin=verdict.margin,
-    )
-
-
-def _inject(
-    subject: Victim,
-    x: np.ndarray,
-    target: Any,
-    form: metrics.Quadratic,
-    method: str | Attack | DirectAttack,
-    steps: int | None,
-    lengths: Sequence[int] | np.ndarray | None,
-    batch_size: int | str,
-    seed: int,
-    options: dict[str, Any],
-) -> AttackResult:
-    """Type II through the Python interface: signals injected at an unknown onset."""
-    if subject.leads > 1 or subject.over == "none":
-        what = f"reads {subject.leads} leads" if subject.leads > 1 else "does not standardise"
-        raise ConfigError(f"method=eot: victim {subject.name} {what}; one lead, standardised")
-    signals = _signals(x, subject)
-    count, n = signals.shape
-    if (_lengths(lengths, count, n) < n).any():
-        raise DataError(f"method=eot: attacks records of at least {n} samples only")
-    window = window_samples(options.pop("window", None), n, subject.fs)
-    shifts = int(options.pop("shifts", 8))
-    front_end = FrontEnd.from_config({"name": options.pop("filter", "rectangular")}, subject.fs)
-    device = FrontEnd.from_config(
-        {"name": options.pop("evaluation_filter", "butterworth")}, subject.fs
-    )
-    protocol = Protocol(device, window, int(options.pop("evaluation_shifts", 100)))
-    if shifts < 0 or protocol.shifts < 1:
-        raise ConfigError("method=eot: shifts must be at least 0, evaluation_shifts at least 1")
-    solver = make_attack(method, steps=steps, **options)
-    assert isinstance(solver, Attack)
-    solver.limits.check_span(window)
-    source = subject.logits(signals).argmax(1) if count else np.zeros(0, int)
-    goals = _targets(target, count, subject.classes)
-    free = np.tile((np.arange(n) < window).astype(np.float32), (count, 1))
-    seeds = [case_seed(seed, row, int(goal)) for row, goal in enumerate(goals)]
-    rounds = min(solver.max_steps(), 1024)
-    views = draw_views(seeds, window, n, rounds=rounds, shifts=shifts) if count else free
-    full = np.full(count, n)
-    cases = Cases(signals, np.ones_like(free), free, source, goals, full, views)
-    engine = Engine(solver, Problem(Injection(subject, front_end, shifts), form, seed))
-    size = chunk_size(subject, batch_size, count, max(1, shifts))
-    found = []
-    for start in range(0, count, size):
-        rows = np.minimum(np.arange(start, start + size), count - 1)
-        part = engine.run(Cases(*(array[rows] for array in cases)))
-        kept = min(size, count - start)
-        found.append((part.delta[:kept], part.gradients[:kept], part.forwards[:kept]))
-    if not found:
-        none = np.zeros(0)
-        return AttackResult(np.zeros((0, n), np.float32), none > 0, *[none] * 6)
-    delta, gradients, forwards = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    verdicts = []
-    for row, goal in enumerate(goals):
-        onsets = protocol.onsets([seed, row, int(goal) + 1, 2], n)
-        logits = protocol.logits(subject, signals[row], delta[row], onsets)
-        verdicts.append(verdict_of_logits(logits, int(source[row]), int(goal)))
-    verdict = stack_verdicts(verdicts)
-    return AttackResult(
-        delta=delta,
-        success=verdict.success,
-        distance=form.value(delta.astype(np.float64)),
-        n_gradients=gradients,
-        n_forwards=forwards,
-        predicted=verdict.predicted,
-        p_target=verdict.p_target,
-        margin=verdict.margin,
+        success=np.array([t.success for t in trials], bool) & done,
+        distance=np.where(sound, distance, np.nan),
+        n_gradients=np.concatenate([whole, *(one.gradients for one in found)]),
+        n_forwards=np.concatenate([whole, *(one.forwards for one in found)]),
+        predicted=np.array([t.predicted for t in trials], np.int64),
+        p_target=np.array([t.p_target for t in trials], np.float64),
+        margin=np.array([t.margin for t in trials], np.float64),
+        status=np.array(status, dtype="U7"),
+        message=np.array([m for one in found for m in one.message], dtype="U"),
+        target_rate=np.array([t.rate for t in trials], np.float64),
     )
 
 
@@ -266,65 +271,16 @@ def _subject(victim: Any, shape: tuple[int, ...]) -> Victim:
     if isinstance(victim, Victim | str | Path) or len(shape) < 2:
         return load_victim(victim)
     loaded = load_victim(victim, check=False)
-    if loaded.model is None and shape[1:] not in (loaded.shape, (loaded.n, 1)):
+    if loaded.open_length and shape[1:] not in (loaded.shape, (loaded.n, 1)):
         return load_victim(victim, n=shape[1], leads=shape[2] if len(shape) == 3 else 1)
     return load_victim(loaded)
 
 
-def _signals(x: np.ndarray, victim: Victim) -> np.ndarray:
-    """(B, leads·n) float32, lead after lead."""
-    n, leads = victim.n, victim.leads
-    signals = np.asarray(x, dtype=np.float32)
-    expected = f"(B, {n}, {leads})" if leads > 1 else f"(B, {n}) or (B, {n}, 1)"
-    if leads == 1 and signals.ndim == 3 and signals.shape[-1] == 1:
-        signals = signals[..., 0]
-    if signals.ndim != len(victim.shape) + 1 or signals.shape[1:] != victim.shape:
-        raise DataError(f"x has shape {np.shape(x)}, expected {expected}")
-    if not np.isfinite(signals).all():
-        raise DataError("x holds NaN or infinities; ecgadv.preprocess(signal) removes them")
-    spread = signals.std(axis=1).reshape(len(signals), leads)
-    if len(signals) and not (spread > 0).all():
-        row, lead = np.unravel_index(int(np.argmin(spread)), spread.shape)
-        where = f" in lead {lead + 1}" if leads > 1 else ""
-        raise DataError(f"x: row {row} is a flat line{where}")
-    return flatten(signals)
-
-
-def _lengths(lengths: Sequence[int] | np.ndarray | None, count: int, n: int) -> np.ndarray:
-    own = np.full(count, n) if lengths is None else np.asarray(lengths, dtype=np.int64).reshape(-1)
-    if own.shape != (count,) or (count and (own.min() < 1 or own.max() > n)):
-        raise DataError(f"lengths: expected {count} numbers from 1 to {n}")
-    return own
-
-
-def _mask(mask: np.ndarray, count: int, n: int, leads: int) -> np.ndarray:
-    """Anything that is true or false -> (B, leads·n) float32 of 0 and 1."""
-    given = np.asarray(mask).astype(bool)
-    if leads > 1 and given.shape in ((n, leads), (1, n, leads), (count, n, leads)):
-        whole = np.broadcast_to(given, (count, n, leads))
-        return flatten(whole).astype(np.float32)
-    if given.shape not in ((n,), (1, n), (count, n)):
-        raise ConfigError(f"mask: has shape {given.shape}, expected ({n},) or ({count}, {n})")
-    return np.tile(np.broadcast_to(given, (count, n)), (1, leads)).astype(np.float32)
-
-
-def _targets(target: Any, count: int, classes: Sequence[str]) -> np.ndarray:
-    given = [target] * count if isinstance(target, str) or np.ndim(target) == 0 else list(target)
-    if len(given) != count:
-        raise ConfigError(f"target: {len(given)} given for {count} cases")
-    out = []
-    for one in given:
-        if isinstance(one, str | np.str_):
-            if one in ("untargeted", "any"):
-                out.append(UNTARGETED)
-                continue
-            letter = class_letter(str(one))
-            if letter not in classes:
-                raise ConfigError(f"target={one}: unknown class, choose from {', '.join(classes)}")
-            out.append(classes.index(letter))
-        else:
-            whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
-            if not whole or not 0 <= one < len(classes):
-                raise ConfigError(f"target={one}: class indices go from 0 to {len(classes) - 1}")
-            out.append(int(one))
-    return np.array(out, dtype=np.int64)
+def _records(
+    x: Any, lengths: Sequence[int] | np.ndarray | None, victim: Victim
+) -> tuple[np.ndarray, np.ndarray]:
+    """The records, (B, leads·n), and the own samples of each, (B,)."""
+    shape = np.shape(x)
+    own = arguments.lengths(lengths, shape[0], victim.n) if lengths is not None and shape else None
+    signals = arguments.signals(x, victim.n, victim.leads, victim.over, own)
+    return signals, arguments.lengths(own, len(signals), victim.n)

@@ -9,13 +9,16 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from ecgadv.errors import BackendError
 
 BACKENDS = ("tensorflow", "jax", "torch")
+
+COARSE = ("float16", "bfloat16")
+"""Arithmetic that no verdict is made in."""
 
 Loss = Callable[..., tuple[Any, Any]]
 
@@ -50,12 +53,17 @@ def threads() -> int | None:
     """Threads that this process may compute with; ``None`` for all cores that it sees.
 
     ``ECGADV_THREADS`` says it, or else what SLURM gave the job, or ``OMP_NUM_THREADS``, which
-    joblib and Ray set in their workers.
+    joblib and Ray set in their workers. What is no number in the latter two is left out.
+
+    Raises:
+        BackendError: ``ECGADV_THREADS`` is no whole number.
     """
     for name in ("ECGADV_THREADS", "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "").partition(",")[0].strip()
-        if text.isdigit() and int(text) >= 1:
+        if text.isdecimal() and int(text) >= 1:
             return int(text)
+        if text and name == "ECGADV_THREADS":
+            raise BackendError(f"{name}={text}: must be a whole number, at least 1")
     return None
 
 
@@ -79,8 +87,12 @@ def _start_tensorflow() -> None:
                 tf.config.threading.set_intra_op_parallelism_threads(count)
                 tf.config.threading.set_inter_op_parallelism_threads(count)
         tf.linalg.matmul(tf.ones((1, 1)), tf.ones((1, 1)))
-    # A batch that shrinks as its cases finish is traced again for each size, on purpose.
-    logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in str(record.msg))
+    logging.getLogger("tensorflow").addFilter(_not_of_retracing)
+
+
+def _not_of_retracing(record: logging.LogRecord) -> bool:
+    """A batch that shrinks as its cases finish is traced again for each size, on purpose."""
+    return "retracing" not in str(record.msg)
 
 
 @contextlib.contextmanager
@@ -90,11 +102,14 @@ def _native_silence() -> Iterator[None]:
     TensorFlow prints several lines that no log level reaches, and an error must be one clear line.
     """
     try:
+        if sys.stderr is None:
+            # Descriptor 2 is closed, or some other file's.
+            raise OSError
         kept = os.dup(2)
     except OSError:
         yield
         return
-    with tempfile.TemporaryFile() as notices:
+    with _scratch() as notices:
         sys.stderr.flush()
         os.dup2(notices.fileno(), 2)
         try:
@@ -109,16 +124,43 @@ def _native_silence() -> Iterator[None]:
             os.close(kept)
 
 
+def _scratch() -> IO[bytes]:
+    """A file for a moment; where no folder takes one, nothing is kept."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")
+
+
 def running() -> str:
-    """Name of the backend that Keras runs on (imports Keras)."""
-    if "keras" not in sys.modules and importlib.util.find_spec("tensorflow") is not None:
-        with _native_silence():
-            import keras
-        if keras.backend.backend() == "tensorflow":
-            _start_tensorflow()
+    """Name of the backend that Keras runs on (imports Keras).
+
+    Raises:
+        BackendError: Keras cannot be imported as this process is set up.
+    """
+    if "keras" not in sys.modules:
+        _import_keras()
     import keras
 
     return str(keras.backend.backend())
+
+
+def _import_keras() -> None:
+    """Import Keras, and TensorFlow quietly; what its settings spoil is one line."""
+    with_tensorflow = importlib.util.find_spec("tensorflow") is not None
+    try:
+        with _native_silence() if with_tensorflow else contextlib.nullcontext():
+            import keras
+    except Exception as error:
+        home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+        chosen = os.environ.get("KERAS_BACKEND", "not set")
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise BackendError(
+            f"Keras cannot be imported ({text}): look at KERAS_BACKEND ({chosen}; one of "
+            f"{', '.join(BACKENDS)}) and {os.path.join(home, 'keras.json')}"
+        ) from error
+    if with_tensorflow and keras.backend.backend() == "tensorflow":
+        _start_tensorflow()
 
 
 def value_and_grad(loss: Loss) -> Callable[..., tuple[tuple[Any, Any], Any]]:
@@ -184,24 +226,144 @@ def detach(tree: Any) -> Any:
     return tree.detach() if hasattr(tree, "detach") else tree
 
 
+@contextlib.contextmanager
+def keras_defaults(policy: str = "float32", layout: bool = False) -> Iterator[None]:
+    """Keras' defaults as this project means them, whatever ``keras.json`` or the session says.
+
+    Args:
+        policy: dtype policy of layers that are made while it is open.
+        layout: also the layout of layers, channels last.
+    """
+    from keras import config
+
+    kept = config.floatx(), config.dtype_policy(), config.image_data_format()
+    config.set_floatx("float32")
+    config.set_dtype_policy(policy)
+    if layout:
+        config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        config.set_floatx(kept[0])
+        config.set_dtype_policy(kept[1])
+        config.set_image_data_format(kept[2])
+
+
+@contextlib.contextmanager
+def _torch_float32() -> Iterator[None]:
+    """PyTorch without the caller's autocast and without products rounded to fewer bits."""
+    import torch
+
+    kept = torch.get_float32_matmul_precision()
+    kind = device_kind()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        with torch.autocast("cuda" if kind == "gpu" else "cpu", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(kept)
+
+
 def compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Trace and compile a pure function of tensors (and nested tuples of them), once a shape."""
+    """Trace and compile a pure function of tensors (and nested tuples of them), once a shape.
+
+    It is computed in float32 unless it says otherwise itself.
+    """
     name = running()
+
+    def plain(*args: Any) -> Any:
+        with keras_defaults():
+            return function(*args)
+
     if name == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, autograph=False)
+        logging.getLogger("tensorflow").addFilter(_not_of_retracing)
+        return tf.function(plain, autograph=False)
     if name == "jax":
         import jax
 
-        return jax.jit(function)
+        return jax.jit(plain)
     import torch
 
     def without_graph(*args: Any) -> Any:
-        with torch.no_grad():
-            return function(*args)
+        with torch.no_grad(), _torch_float32():
+            return plain(*args)
 
     return without_graph
+
+
+def coarse_arithmetic(compiled: Callable[..., Any], x: Any) -> tuple[str, ...]:
+    """Which of :data:`COARSE` a function computes in, layers and casts of its own included.
+
+    Args:
+        compiled: what :func:`compile` returned.
+        x: its one argument, a tensor.
+    """
+    name = running()
+    if name == "tensorflow":
+        kinds = _tensorflow_kinds(compiled, x)
+    elif name == "jax":
+        import jax
+
+        kinds = _jax_kinds(jax.make_jaxpr(compiled)(x).jaxpr)
+    else:
+        kinds = _torch_kinds(compiled, x)
+    return tuple(kind for kind in COARSE if kind in kinds)
+
+
+def _tensorflow_kinds(compiled: Any, x: Any) -> set[str]:
+    import tensorflow as tf
+
+    graph = compiled.get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph.as_graph_def()
+    nodes = list(graph.node)
+    for function in graph.library.function:
+        nodes += list(function.node_def)
+    # Weights may be kept in fewer bits than they are computed with.
+    held = ("ReadVariableOp", "Const", "Placeholder", "Identity")
+    kinds = set()
+    for node in nodes:
+        if node.op == "Cast":
+            kinds.add(tf.as_dtype(node.attr["DstT"].type).name)
+        elif node.op not in held:
+            kinds |= {tf.as_dtype(a.type).name for a in node.attr.values() if a.type}
+    return kinds
+
+
+def _jax_kinds(jaxpr: Any) -> set[str]:
+    kinds = {
+        str(v.aval.dtype) for eqn in jaxpr.eqns for v in eqn.outvars if hasattr(v.aval, "dtype")
+    }
+    for eqn in jaxpr.eqns:
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    kinds |= _jax_kinds(inner)
+    return kinds
+
+
+def _torch_kinds(compiled: Callable[..., Any], x: Any) -> set[str]:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    kinds: set[str] = set()
+
+    class Watch(TorchDispatchMode):
+        """Notes the type of whatever is computed, also by TorchScript and exported programs."""
+
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            out = function(*args, **(kwargs or {}))
+            for part in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(part, torch.Tensor):
+                    kinds.add(str(part.dtype).removeprefix("torch."))
+            return out
+
+    with Watch():
+        compiled(x)
+    return kinds
 
 
 def tensor(value: Any, dtype: str | None = None) -> Any:

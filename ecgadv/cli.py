@@ -2,14 +2,17 @@
 
 Exit status: 0 all is well; 2 a mistake in the command line, the data or the victim, or a full disk;
 1 an unexpected error, or a job of a sweep that did not finish; 130 and 143 interrupted by Ctrl-C
-and by SIGTERM.
+and by SIGTERM; 141 where ``--help`` and its like print into a closed pipe. What becomes of the
+output of a run changes neither its results nor its status.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import errno
+import functools
 import importlib
 import json
 import os
@@ -22,21 +25,20 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ecgadv import config
-from ecgadv.errors import BusyError, ConfigError, EcgadvError
+from ecgadv import config, environment
+from ecgadv.errors import BusyError, ConfigError, EcgadvError, NothingToDoError, RefusedError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
 
-_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "MLFLOW_DISABLE_TELEMETRY": "true"}
 _NEEDS_BACKEND = ("attack", "train", "evaluate", "benchmark")
 
 # Our options of hydra/launcher bear the names of the plugins' own, whose types they keep to.
@@ -49,13 +51,15 @@ _codes: list[int] = []
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: that of the process) and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for key, value in _ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
+    with environment.settled():
+        return _guarded(arguments)
+
+
+def _guarded(arguments: list[str]) -> int:
+    """:func:`_main` with every error said in one line."""
     try:
         with _termination_raises():
-            code = _main(arguments)
-        sys.stdout.flush()
-        return code
+            return _main(arguments)
     except BrokenPipeError:
         return _closed_pipe()
     except KeyboardInterrupt:
@@ -67,15 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    environment.check_folder()
     args = config.parse_arguments(arguments)
     if args.help or args.hydra_help or args.shell_completion:
-        _hydra(_flags(args), args.overrides)
-        return 0
+        return _show(_flags(args), args.overrides)
     composed = config.compose_checked(arguments)
     overrides = [*composed.overrides, *composed.extra]
     if composed.shown_only:
-        _hydra(_flags(args), composed.overrides)
-        return 0
+        return _show(_flags(args), composed.overrides)
+    if composed.is_multirun:
+        _refuse_other_sweep(composed)
     while True:
         # The same error that Hydra would print as a traceback, before it gets there.
         composed.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -89,11 +94,30 @@ def _main(arguments: list[str]) -> int:
             if composed.folder == taken:
                 break  # a folder of the user's own choice
             # Another command took this new folder in between: the next number then.
+    for note in composed.notes:
+        print(f"note: {note}", file=sys.stderr)
     _codes.clear()
-    if not composed.is_multirun:
+    if composed.is_multirun:
+        code = _sweep(composed, _flags(args), overrides)
+    else:
         _hydra(_flags(args), overrides)
-        return _codes[-1] if _codes else 1
-    return _sweep(composed, _flags(args), overrides)
+        code = _codes[-1] if _codes else 1
+    lost = environment.lost_output()
+    if lost is not None and lost.errno not in (errno.EPIPE, errno.EBADF):
+        print(f"note: standard output was dropped: {lost.strerror}", file=sys.stderr)
+    return code
+
+
+def _show(flags: Sequence[str], overrides: Sequence[str]) -> int:
+    """Let Hydra print what was asked for; unlike a run's, this output is all there is."""
+    with contextlib.suppress(SystemExit):  # Hydra's way to end --help
+        _hydra(flags, overrides)
+    lost = environment.lost_output()
+    if lost is None:
+        return 0
+    if lost.errno == errno.EPIPE:
+        return BROKEN_PIPE
+    raise ConfigError(f"standard output cannot be written: {lost.strerror}")
 
 
 def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[str]) -> int:
@@ -101,6 +125,7 @@ def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[
     from ecgadv.store import FolderLock
 
     failure: BaseException | None = None
+    code = 0
     with FolderLock(composed.folder, "this sweep"), _stopping_workers(composed.folder):
         share = _threads_a_job(composed.launcher, len(composed.jobs))
         is_ours = share is not None and "ECGADV_THREADS" not in os.environ
@@ -109,17 +134,60 @@ def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[
         try:
             _hydra(flags, overrides)
         except (KeyboardInterrupt, SystemExit):
-            _summary(composed.folder, len(composed.jobs))
+            _summary(composed.folder, composed.n_jobs)
             raise
+        except RefusedError:
+            code = 2  # The job has said why.
         except Exception as error:
             failure = error
         finally:
             if is_ours:
                 os.environ.pop("ECGADV_THREADS", None)
-        code = 0 if failure is None else _say(failure, composed.folder)
-        code = _summary(composed.folder, len(composed.jobs)) or code
+        if failure is not None:
+            code = _say(failure, composed.folder)
+        code = _summary(composed.folder, composed.n_jobs) or code
         _study(composed.folder)
         return code
+
+
+def _refuse_other_sweep(composed: config.Composed) -> None:
+    """Raise where the sweep's folder holds something else than its jobs; nothing is written.
+
+    Raises:
+        BusyError: another process works on the sweep.
+        RefusedError: it holds a single run, jobs of another sweep or in another order, or results
+            of data, a victim or a version of the attack that are no longer the same.
+    """
+    from ecgadv.store import FolderLock
+    from ecgadv.store.identity import RESULTS, SWEEP_MARK, refuse_other, stored_identity
+    from ecgadv.tracking.content import run_folders
+
+    sweep = composed.folder
+    if not sweep.is_dir() or not composed.jobs:
+        return
+    FolderLock(sweep, "this sweep").refuse_taken()
+    for name in RESULTS:
+        if name != SWEEP_MARK and (sweep / name).is_file():
+            raise RefusedError(f"{sweep}: holds a run ({name}), no sweep; use another folder")
+    ours = {job.signature: job for job in composed.jobs}
+    remedy = "use resume=false or another folder"
+    for place in run_folders(sweep):
+        stored = stored_identity(place)
+        if not stored:
+            continue
+        job = ours.get(str(stored.get("signature")))
+        if job is None:
+            raise RefusedError(f"{sweep}: holds a job of another sweep ({place.name}); {remedy}")
+        number = re.match(r"\d+", place.name)
+        if number and int(number[0]) != job.number:
+            raise RefusedError(
+                f"{sweep}: holds the jobs of this sweep in another order ({place.name} is job "
+                f"{job.number} of this command); {remedy}"
+            )
+        if job.config["task"] == "attack":
+            from ecgadv.tasks.attack import known_identity
+
+            refuse_other(place, "", **known_identity(job.config))
 
 
 def cores() -> int:
@@ -128,7 +196,7 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         count = min(count, max(1, round(int(quota) / int(period))))
     return count
 
@@ -239,6 +307,11 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str]) -> None:
 
 def job(cfg: DictConfig) -> int:
     """One job, in this process or in that of a launcher; never raises, so that a sweep goes on."""
+    with environment.settled():
+        return _job(cfg)
+
+
+def _job(cfg: DictConfig) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -258,52 +331,96 @@ def job(cfg: DictConfig) -> int:
     except Exception as error:
         code = _say(error, folder, label)
     else:
-        code = run_task(values, folder, label)
+        code = run_task(values, folder, label, functools.partial(_keep_hydra, cfg, hydra, folder))
     _codes.append(code)
+    if is_sweep and code and read_status(folder)["status"] in ("", "finished"):
+        # The folder stays as it was, so only an exception tells the sweep, also across processes.
+        raise RefusedError(f"job {label} was refused")
     return code
 
 
-def run_task(cfg: dict[str, Any], folder: Path, label: str = "") -> int:
+def _keep_hydra(cfg: DictConfig, hydra: Any, folder: Path) -> None:
+    """What Hydra keeps of a job in ``.hydra``, written when the task begins and not before."""
+    from omegaconf import OmegaConf, open_dict, read_write
+
+    if hydra.output_subdir is not None:
+        return  # Hydra was told to do it.
+    hydra = copy.deepcopy(hydra)
+    with read_write(hydra), open_dict(hydra):
+        hydra.output_subdir = ".hydra"
+        hydra.overrides.hydra = [o for o in hydra.overrides.hydra if o != config.NO_HYDRA_FILES]
+    place = folder / ".hydra"
+    place.mkdir(exist_ok=True)
+    OmegaConf.save(cfg, place / "config.yaml")
+    OmegaConf.save(OmegaConf.create({"hydra": hydra}), place / "hydra.yaml")
+    OmegaConf.save(hydra.overrides.task, place / "overrides.yaml")
+
+
+def run_task(
+    cfg: dict[str, Any],
+    folder: Path,
+    label: str = "",
+    write_more: Callable[[], None] | None = None,
+) -> int:
     """Do one task in its output folder, keeping ``status.json`` there up to date.
+
+    A folder that holds results is written to only when the task is sure that they are its own, and
+    that its data and victim can be used.
 
     Args:
         cfg: normalised configuration.
         folder: absolute output folder, made where it is missing.
         label: which job of a sweep it is, for its error lines.
+        write_more: writes what else belongs into the folder when the task begins.
 
     Returns:
         Exit status; every error has been said in one line on stderr by then.
     """
-    for key, value in _ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    before, ours = read_status(folder), ""
+    with environment.settled():
+        return _run_task(cfg, folder, label, write_more)
+
+
+def _run_task(
+    cfg: dict[str, Any], folder: Path, label: str, write_more: Callable[[], None] | None
+) -> int:
+    from ecgadv.store import FolderLock
+    from ecgadv.store.identity import holds_results
+
+    beginning = _Beginning(folder, write_more)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        ours = _write_status(folder, "running", "")
+        FolderLock(folder).refuse_taken()
+        if not holds_results(folder):
+            # Nothing is there to be lost, so everybody may see that the job has begun.
+            beginning.begin()
         with _termination_raises():
-            code = _run(cfg, folder)
-    except BusyError as error:
-        with contextlib.suppress(OSError):
-            _restore_status(folder, before, ours)
-        return _say(error, folder, label)
+            code = _run(cfg, folder, beginning.begin)
+    except (BusyError, RefusedError) as error:
+        beginning.take_back()
+        return _say(error, folder, label, log=False)
+    except NothingToDoError as error:
+        beginning.begin()
+        _write_status(folder, "skipped", _message(error, folder))
+        return 0 if label else _say(error, folder)
     except KeyboardInterrupt:
-        return _killed(folder, INTERRUPTED, "interrupted (Ctrl-C)")
+        return _killed(folder, INTERRUPTED, "interrupted (Ctrl-C)", beginning.begun)
     except BrokenPipeError:
         _closed_pipe()
-        return _killed(folder, BROKEN_PIPE, "nobody reads the output any more")
+        return _killed(folder, BROKEN_PIPE, "nobody reads the output any more", beginning.begun)
     except SystemExit as stop:
         if os.environ.get("SUBMITIT_EXECUTOR"):
             # Preempted, or its time is over: without a result the job counts as not done, so the
             # sweep waits for it to be queued and run again.
-            _killed(folder, TERMINATED, "stopped by the cluster")
+            _killed(folder, TERMINATED, "stopped by the cluster", beginning.begun)
             raise
         if stop.code == TERMINATED:
-            return _killed(folder, TERMINATED, "terminated (SIGTERM)")
+            return _killed(folder, TERMINATED, "terminated (SIGTERM)", beginning.begun)
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
-        code = _say(error, folder, label)
-        with contextlib.suppress(OSError):
-            _write_status(folder, "failed", _message(error, folder))
+        code = _say(error, folder, label, log=beginning.begun)
+        # What did not begin on finished or unfinished results leaves them as they were.
+        if beginning.begun:
+            with contextlib.suppress(OSError):
+                _write_status(folder, "failed", _message(error, folder))
         return code
     with contextlib.suppress(OSError):
         if code == 0:
@@ -311,9 +428,11 @@ def run_task(cfg: dict[str, Any], folder: Path, label: str = "") -> int:
         _write_status(folder, *(("failed", f"exit status {code}") if code else ("finished", "")))
     whole = _whole_run(cfg)
     if whole is not None and code in (0, 1):
-        with contextlib.suppress(OSError):
+
+        def keep() -> None:
             shutil.copytree(folder / ".hydra", whole / ".hydra", dirs_exist_ok=True)
-        return run_task({**cfg, "shard": None}, whole, label)
+
+        return run_task({**cfg, "shard": None}, whole, label, keep)
     return code
 
 
@@ -327,9 +446,44 @@ def _whole_run(cfg: Mapping[str, Any]) -> Path | None:
     return folder if is_complete(folder) else None
 
 
-def _run(cfg: dict[str, Any], folder: Path) -> int:
+class _Beginning:
+    """The first writes of a task into its folder, and the way back to what was there."""
+
+    def __init__(self, folder: Path, write_more: Callable[[], None] | None) -> None:
+        self.folder = folder
+        self.write_more = write_more
+        self.before = read_status(folder)
+        self.begun = False
+        self._ours = ""
+
+    def begin(self) -> None:
+        """Make the folder, say that it is running, and write what Hydra keeps of a job."""
+        if self.begun:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.begun = True
+        self._ours = _write_status(self.folder, "running", "")
+        if self.write_more is not None:
+            with contextlib.suppress(OSError):
+                self.write_more()
+
+    def take_back(self) -> None:
+        """Take our status back, where the task was refused after it had begun."""
+        if self.begun:
+            with contextlib.suppress(OSError):
+                _restore_status(self.folder, self.before, self._ours)
+
+
+def _run(cfg: dict[str, Any], folder: Path, begin: Callable[[], None]) -> int:
+    from ecgadv.store import FolderLock
+    from ecgadv.store.identity import refuse_other
+
     config.validate(cfg)
     task = cfg["task"]
+    # A share of a run has its place in the run's folder, also where a sweep started it.
+    place = config.shard_folder(cfg) if cfg.get("shard") is not None else folder
+    refuse_other(place, _how_it_differs(place, cfg), signature=config.signature(cfg))
+    FolderLock(place).refuse_taken()
     if task in _NEEDS_BACKEND:
         from ecgadv import backend
 
@@ -341,14 +495,31 @@ def _run(cfg: dict[str, Any], folder: Path) -> int:
         if error.name not in ("ecgadv.tasks", name):
             raise
         raise ConfigError(f"task={task} is not available in this version yet") from None
-    # A share of a run has its place in the run's folder, also where a sweep started it.
-    place = config.shard_folder(cfg) if cfg.get("shard") is not None else folder
-    return int(module.run(cfg, place) or 0)
+    if not hasattr(module, "prepare"):
+        begin()
+        return int(module.run(cfg, place) or 0)
+    work = module.prepare(cfg, place)
+    begin()
+    return int(work() or 0)
 
 
-def _killed(folder: Path, code: int, message: str) -> int:
-    with contextlib.suppress(OSError):
-        _write_status(folder, "killed", message)
+def _how_it_differs(folder: Path, cfg: Mapping[str, Any]) -> str:
+    """What is another value in the configuration of the results in a folder; "" if not known."""
+    from ecgadv.store.files import read_object
+
+    try:
+        stored = read_object(folder / "config.json")
+    except EcgadvError:
+        return ""
+    if not stored:
+        return ""
+    return config.differences(stored, cfg) or "the content of victim.path or selection.file"
+
+
+def _killed(folder: Path, code: int, message: str, begun: bool) -> int:
+    if begun:
+        with contextlib.suppress(OSError):
+            _write_status(folder, "killed", message)
     with contextlib.suppress(OSError):
         print(f"{message}: the same command goes on from here ({folder})", file=sys.stderr)
     return code
@@ -410,7 +581,7 @@ def _summary(folder: Path, n_jobs: int) -> int:
         found = read_status(place)
         # A process that was killed outright had no time to say so.
         status = "died" if found["status"] == "running" else found["status"]
-        finished += status == "finished"
+        finished += status in ("finished", "skipped")
         _print(f"  {place.name:<{width}}  {status}  {found['message']}".rstrip())
     missing = max(0, n_jobs - len(folders))
     if missing:
@@ -479,17 +650,21 @@ def _message(error: BaseException, folder: Path | None) -> str:
     return " ".join(text.split())
 
 
-def _say(error: BaseException, folder: Path | None, label: str = "") -> int:
-    """Print one line about an error and return the exit status that it means."""
+def _say(error: BaseException, folder: Path | None, label: str = "", *, log: bool = True) -> int:
+    """Print one line about an error and return the exit status that it means.
+
+    The traceback of an unexpected one goes to ``error.log`` of the folder, or with ``log=False``
+    elsewhere.
+    """
     line = f"error: {label + ': ' if label else ''}{_message(error, folder)}"
     if _is_expected(error):
         print(line, file=sys.stderr)
         return 2
     trace = "".join(traceback.format_exception(error))
-    log = _write_log(trace, folder)
-    line = line[:500] + (f" (details: {log})" if log else "")
+    details = _write_log(trace, folder if log else None)
+    line = line[:500] + (f" (details: {details})" if details else "")
     print(line, file=sys.stderr)
-    if log is None:
+    if details is None:
         print(trace, file=sys.stderr)
     return 1
 

@@ -13,16 +13,19 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import os
+import random
 import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from ecgadv.errors import ConfigError, EcgadvError
+from ecgadv.errors import ConfigError, EcgadvError, NothingToDoError
+from ecgadv.names import LABELS, NAMES, check_names, keep_names, names_in_files, quote
 from ecgadv.schema import (
     NAME_LIMIT,
     OPEN_MAPPINGS,
@@ -30,6 +33,7 @@ from ecgadv.schema import (
     TASKS,
     Config,
     check_writable,
+    differences,
     leaves,
     lookup,
     normalise,
@@ -50,6 +54,7 @@ __all__ = [
     "Job",
     "compose_checked",
     "conf_dir",
+    "differences",
     "instantiate",
     "normalise",
     "run_folder",
@@ -58,6 +63,10 @@ __all__ = [
     "signature",
     "validate",
 ]
+
+
+NO_HYDRA_FILES = "hydra.output_subdir=null"
+"""Keeps Hydra from writing ``.hydra`` into a folder before it is known whose results it holds."""
 
 
 def conf_dir() -> Path:
@@ -69,11 +78,15 @@ def conf_dir() -> Path:
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration of a run or of a sweep: its overrides, normalised values and digest."""
+    """One configuration of a run or of a sweep: its overrides, normalised values and digest.
+
+    ``number`` counts the jobs of a sweep in the order in which Hydra starts them.
+    """
 
     overrides: tuple[str, ...]
     config: Config
     signature: str
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,8 @@ class Composed:
         extra: Hydra overrides that put the results into ``folder``.
         shown_only: nothing runs (``--cfg``, ``--info``): values were not checked.
         launcher: settings of what starts the jobs of a sweep.
+        notes: what the person should be told before anything runs.
+        n_jobs: jobs that Hydra starts, those that have nothing to do included.
     """
 
     config: Config
@@ -103,6 +118,8 @@ class Composed:
     extra: tuple[str, ...]
     shown_only: bool
     launcher: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    n_jobs: int = 0
 
 
 def _usage_error(message: str) -> NoReturn:
@@ -150,6 +167,8 @@ def _one_line(error: BaseException) -> str:
         (line.partition(":")[2].strip() for line in lines if line.startswith("full_key")), ""
     )
     said = "; ".join(kept)[:400] or type(error).__name__
+    if "Incompatible key type" in said:
+        said += "; put the key in quotes, and write noise for the class ~"
     return f"{key}: {said}" if key and key not in said else said
 
 
@@ -260,6 +279,26 @@ class _Composer:
             self._baselines[groups] = (plain, bare)
         return self._baselines[groups]
 
+    def spelt(self, cfg: Any, own: Sequence[Any]) -> list[str]:
+        """Overrides with the names of yaml files as these spell them, where YAML reads numbers."""
+        runtime, values = cfg.hydra.runtime, self.plain(cfg)
+        places = [Path(s["path"]) for s in runtime.config_sources if s["schema"] == "file"]
+        chosen = [f"{group}/{option}.yaml" for group, option in runtime.choices.items()]
+        files = [place / name for place in places for name in ("config.yaml", *chosen)]
+        lines, named = [], {o.key_or_group for o in own}
+        for path in (*NAMES, LABELS):
+            value = lookup(values, path)
+            if path in named or not value or isinstance(value, str):
+                continue
+            if all(isinstance(item, str) for item in value):
+                continue
+            written = names_in_files(files, path, value)
+            if path == LABELS:
+                check_names(path, value, written)
+            elif written is not None and written != [str(item) for item in value]:
+                lines.append(f"{path}=[{','.join(map(quote, written))}]")
+        return lines
+
     def _refuse_unknown(self, cfg: Config, known: Config, where: str = "") -> None:
         names = dict(leaves(known))
         for path, _ in leaves(cfg):
@@ -286,6 +325,9 @@ class _Composer:
         plain, bare = self.baseline(groups)
         cfg = self.compose(overrides)
         values = self.plain(cfg)
+        for path in NAMES:
+            if lookup(values, path) is not None:
+                check_names(path, lookup(values, path), None)
         self._refuse_unknown(values, bare)
         config = normalise(values)
         if check:
@@ -329,6 +371,59 @@ def _values(override: Any) -> list[Any]:
     if not override.is_sweep_override():
         return [override.value()]
     return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
+
+
+def _settled(composer: _Composer, overrides: Sequence[Any]) -> list[Any]:
+    """Overrides with every ``shuffle`` and ``glob`` written out as the values that it gives.
+
+    Hydra would draw another order than the one that was checked, and whose folders were named. The
+    order follows from the text, so the same command finds its own folders again.
+    """
+    out = []
+    for override in overrides:
+        line, key = override.input_line, override.key_or_group
+        text = line.partition("=")[2]
+        if type(override.value()).__name__ == "Glob":
+            options = composer.options(key) if "." not in key else []
+            if not options:
+                raise ConfigError(f"{line}: glob is for the options of a group; {key} is none")
+            values = list(override.value().filter(options))
+            if not values:
+                raise ConfigError(f"{line}: no option of {key} matches ({', '.join(options)})")
+        elif "shuffle(" in text:
+            state = random.getstate()
+            random.seed(text)
+            try:
+                again = _parse_overrides([line])[0]
+                swept = again.is_sweep_override()
+                if swept and not again.is_discrete_sweep():
+                    values = []
+                elif swept:
+                    values = list(again.sweep_string_iterator())
+                else:
+                    values = [again.get_value_element_as_str()]
+            finally:
+                random.setstate(state)
+        else:
+            values = []
+        prefix = line.partition("=")[0]
+        out += (
+            _parse_overrides([f"{prefix}={','.join(map(str, values))}"]) if values else [override]
+        )
+    return out
+
+
+def _refuse_twins(jobs: Sequence[Job]) -> None:
+    """Raise where two jobs of a sweep are the same: their cases would count twice."""
+    seen: dict[str, int] = {}
+    for number, job in enumerate(jobs):
+        text = json.dumps(job.config, sort_keys=True, default=str)
+        if text in seen:
+            raise ConfigError(
+                f"jobs {seen[text]} and {number} of the sweep are the same "
+                f"({' '.join(job.overrides)[:200]}): give each value once"
+            )
+        seen[text] = number
 
 
 _LAUNCHERS = {
@@ -454,11 +549,6 @@ def _check_key(composer: _Composer, override: Any, known: Config) -> None:
     raise ConfigError(composer.unknown(path, known))
 
 
-def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-    return f"'{escaped}'"
-
-
 def compose_checked(argv: Sequence[str]) -> Composed:
     """Compose a command line and check all of it, every job of a sweep included.
 
@@ -475,6 +565,7 @@ def compose_checked(argv: Sequence[str]) -> Composed:
     from hydra.core.global_hydra import GlobalHydra
 
     args = parse_arguments(argv)
+    args.overrides = [keep_names(line) for line in args.overrides]
     parsed = _parse_overrides(args.overrides)
     before = GlobalHydra.instance().hydra
     try:
@@ -489,7 +580,7 @@ def _search_path(args: argparse.Namespace, parsed: Sequence[Any]) -> list[str]:
     path = list(paths[0]) if paths and isinstance(paths[0], list) else []
     if args.config_dir is not None:
         path.insert(0, f"file://{Path(args.config_dir).absolute()}")
-    return [f"hydra.searchpath=[{','.join(_quote(str(p)) for p in path)}]"] if path else []
+    return [f"hydra.searchpath=[{','.join(quote(str(p)) for p in path)}]"] if path else []
 
 
 def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
@@ -502,7 +593,9 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
         for o in parsed
         if o.is_hydra_override() and o.get_key_element() != "hydra.searchpath"
     ]
+    parsed = _settled(composer, parsed)
     own = [o for o in parsed if not o.is_hydra_override()]
+    given_lines = [o.input_line for o in parsed]
     primary = composer.groups()
     _offer_classes(composer, parsed)
     is_group = {id(o): _check_override(composer, o, primary) for o in parsed}
@@ -513,6 +606,9 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
     base = composer.compose(
         [*hydra_lines, *(o.input_line for o in fixed if is_group.get(id(o), False))]
     )
+    spelt = composer.spelt(base, own)
+    implied += spelt
+    own += _parse_overrides(spelt)
     is_multirun = bool(args.multirun) or str(base.hydra.mode or "").endswith("MULTIRUN")
     is_multirun = is_multirun and not shown_only
     swept = [o for o in own if o.is_sweep_override()]
@@ -525,24 +621,43 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
     params: list[Any] = []
     if is_multirun:
         given = OmegaConf.select(base, "hydra.sweeper.params") or {}
-        params = _parse_overrides([f"{k}={v}" for k, v in given.items()])
+        read = [f"{k}={v}" for k, v in given.items()]
+        params = _settled(composer, _parse_overrides([keep_names(line) for line in read]))
+        named = {o.get_key_element() for o in own}
+        # The sweeper reads its own file; what is meant otherwise is said again here.
+        given_lines += [
+            param.input_line
+            for param, was in zip(params, read, strict=True)
+            if param.input_line != was and param.get_key_element() not in named
+        ]
         for param in params:
             is_group[id(param)] = _check_override(composer, param, primary)
-        named = {o.get_key_element() for o in own}
         swept += [p for p in params if p.is_sweep_override() and p.get_key_element() not in named]
 
     everything = [*params, *own]
     combinations, expandable = _combinations(everything, base, is_multirun)
     is_group_key = {o.get_key_element() for o in everything if is_group.get(id(o), False)}
-    cfg, jobs = base, []
-    for lines in combinations:
+    cfg, jobs, notes = base, [], []
+    nothing: NothingToDoError | None = None
+    for number, lines in enumerate(combinations):
         groups = tuple(line for line in lines if line.partition("=")[0] in is_group_key)
         known = composer.baseline(groups)[1]
         for override in everything:
             if not is_group.get(id(override), False):
                 _check_key(composer, override, known)
-        cfg, job = composer.job([*hydra_lines, *lines], groups, not shown_only)
-        jobs.append(job)
+        try:
+            cfg, job = composer.job([*hydra_lines, *lines], groups, not shown_only)
+        except NothingToDoError as error:
+            if not is_multirun or len(combinations) == 1:
+                raise
+            notes.append(f"{error}: this job is left out")
+            nothing = error
+            continue
+        jobs.append(replace(job, number=number))
+    if nothing is not None and not jobs:
+        raise nothing
+    if expandable and is_multirun:
+        _refuse_twins(jobs)
 
     keys = list(dict.fromkeys(o.key_or_group for o in swept))
     if not is_multirun:
@@ -556,14 +671,15 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
         if not expandable:
             content += sorted(o.input_line for o in everything)
         digest = hashlib.sha256("\n".join(content).encode()).hexdigest()
-    folder, extra = _place(cfg, hydra_lines, jobs, name, digest, is_multirun)
+    folder, extra, moved = _place(cfg, hydra_lines, jobs, name, digest, is_multirun)
+    notes += [moved] if moved else []
     if is_multirun:
         extra += _job_folders(everything, keys, combinations, hydra_lines)
     if not shown_only:
         check_writable(folder, "hydra.sweep.dir" if is_multirun else "hydra.run.dir")
     return Composed(
         jobs[0].config,
-        (*args.overrides, *implied),
+        (*given_lines, *implied),
         is_multirun,
         name,
         digest,
@@ -572,6 +688,8 @@ def _compose_checked(args: argparse.Namespace, parsed: list[Any]) -> Composed:
         tuple(extra),
         shown_only,
         _launcher(base),
+        tuple(notes),
+        len(combinations) if expandable else 0,
     )
 
 
@@ -612,11 +730,12 @@ def _combinations(
 
 def _place(
     cfg: Any, hydra_lines: Sequence[str], jobs: Sequence[Job], name: str, digest: str, sweep: bool
-) -> tuple[Path, list[str]]:
-    """The output folder, and the Hydra override that names it."""
+) -> tuple[Path, list[str], str]:
+    """The output folder, the Hydra overrides that name it, and a note where it is a fresh one."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
+    note = ""
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     paths = jobs[0].config["paths"]
     own = any(line.lstrip("+").startswith(f"{key}=") for line in hydra_lines)
@@ -633,6 +752,10 @@ def _place(
             raise ConfigError(f"{key}: {_one_line(error)}") from None
         finally:
             HydraConfig.instance().cfg = previous
+        # A new folder of the same name is what resume=false means everywhere.
+        if not jobs[0].config["resume"] and folder.is_dir() and any(folder.iterdir()):
+            taken, folder = folder, _fresh(folder)
+            note = f"{taken} is not empty: with resume=false the results go to {folder}"
     else:
         parent = Path(paths["root"]) / "multirun_outputs" if sweep else Path(paths["outputs"])
         folder = parent / f"{name}-{digest[:10]}"
@@ -640,7 +763,10 @@ def _place(
             folder = shard_folder(jobs[0].config)
         if not jobs[0].config["resume"]:
             folder = _fresh(folder)
-    return folder, [f"{key}={_quote(str(folder))}"]
+    extra = [f"{key}={quote(str(folder))}"]
+    if not any(line.lstrip("+~").startswith("hydra.output_subdir") for line in hydra_lines):
+        extra.append(NO_HYDRA_FILES)
+    return folder, extra, note
 
 
 def _fresh(folder: Path) -> Path:
@@ -674,7 +800,7 @@ def _job_folders(
     subdir = "${hydra.job.num}" + ("_${hydra.job.override_dirname}" if kept else "")
     return [
         f"hydra.sweep.subdir='{subdir}'",
-        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(_quote(k) for k in excluded)}]",
+        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(quote(k) for k in excluded)}]",
     ]
 
 

@@ -13,6 +13,10 @@ class ConfigError(EcgadvError):
     """An option is unknown, out of range, or contradicts another one."""
 
 
+class NothingToDoError(ConfigError):
+    """Options that contradict nothing, but leave no case; a sweep leaves such a job out."""
+
+
 class DataError(EcgadvError):
     """A data source is missing, unreadable or holds nothing usable."""
 
@@ -27,6 +31,10 @@ class VictimError(EcgadvError):
 
 class StoreError(EcgadvError):
     """Results cannot be written to, or read from, a run's folder."""
+
+
+class RefusedError(StoreError):
+    """A folder holds results of something else; nothing was written."""
 
 
 class BusyError(StoreError):

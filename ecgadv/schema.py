@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecgadv.errors import BackendError, ConfigError, DataError, VictimError
+from ecgadv import spelling
+from ecgadv.errors import BackendError, ConfigError, DataError, NothingToDoError, VictimError
 
 Config = dict[str, Any]
 
@@ -34,6 +35,10 @@ TARGET = "_target_"
 NAME_LIMIT = 100
 
 
+def _as_is(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True)
 class Rule:
     """What one key accepts.
@@ -41,10 +46,12 @@ class Rule:
     Attributes:
         wanted: completes "must be …" in the error.
         accepts: whether a value is fine.
+        read: what a value means, such as the number that a text spells.
     """
 
     wanted: str
     accepts: Callable[[Any], bool]
+    read: Callable[[Any], Any] = _as_is
 
 
 def parse_shard(text: str) -> tuple[int, int] | None:
@@ -68,6 +75,7 @@ def _integer(low: int, high: int | None = None) -> Rule:
     return Rule(
         f"a whole number, {limits}",
         lambda v: _is_int(v) and v >= low and (high is None or v <= high),
+        spelling.whole,
     )
 
 
@@ -75,6 +83,7 @@ def _number(low: float, *, above: bool = False) -> Rule:
     return Rule(
         f"a number {'above' if above else 'of at least'} {low:g}",
         lambda v: _is_number(v) and abs(v) != float("inf") and (v > low if above else v >= low),
+        spelling.number,
     )
 
 
@@ -87,17 +96,25 @@ def _either(word: str | None, rule: Rule) -> Rule:
     return Rule(
         f"{rule.wanted}, or {shown}",
         lambda v: (v is None if word is None else v == word) or rule.accepts(v),
+        lambda v: rule.read(spelling.null(v) if word is None and rule.read is not _as_is else v),
     )
 
 
-def _list_of(what: str, accepts: Callable[[Any], bool], *, empty: bool = False) -> Rule:
+def _list_of(
+    what: str,
+    accepts: Callable[[Any], bool],
+    *,
+    empty: bool = False,
+    read: Callable[[Any], Any] = _as_is,
+) -> Rule:
     return Rule(
         f"a list of {what} in [ ]",
         lambda v: isinstance(v, list) and (empty or bool(v)) and all(accepts(i) for i in v),
+        read,
     )
 
 
-_BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
+_BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool), spelling.flag)
 _TEXT = Rule("a word or a text", lambda v: isinstance(v, str) and v != "")
 _PATH = Rule("a path", lambda v: isinstance(v, str) and v.strip() != "")
 _OPTIONAL_PATH = _either(None, _PATH)
@@ -107,6 +124,7 @@ _WINDOW = Rule(
         (_is_int(v) and 1 <= v <= 9000)
         or (isinstance(v, str) and re.fullmatch(r"\d+(\.\d+)?\s*s", v) is not None)
     ),
+    spelling.whole,
 )
 
 
@@ -122,10 +140,12 @@ def _is_pair(value: Any) -> bool:
 _PAIR = Rule(
     "two numbers, [low,high] with low below high",
     _is_pair,
+    spelling.number,
 )
 _FREQUENCIES = Rule(
     "a list of frequencies in Hz such as [50,60]",
     lambda v: isinstance(v, list) and all(map(_is_number, v)),
+    spelling.number,
 )
 _SHARD = Rule(
     "I/N, share I of N, such as 1/4", lambda v: isinstance(v, str) and parse_shard(v) is not None
@@ -142,7 +162,9 @@ RULES: dict[str, Rule] = {
     "batch_size": _either("auto", _integer(1)),
     "precision": _choice("auto", "float32", "bfloat16"),
     "window": _either(None, _WINDOW),
-    "universal": Rule("true, false or all", lambda v: isinstance(v, bool) or v == "all"),
+    "universal": Rule(
+        "true, false or all", lambda v: isinstance(v, bool) or v == "all", spelling.flag
+    ),
     "resume": _BOOLEAN,
     "sweep": _OPTIONAL_PATH,
     "shard": _either(None, _SHARD),
@@ -164,7 +186,15 @@ RULES: dict[str, Rule] = {
     "data.fs": _either(None, _number(0, above=True)),
     "data.label_map": _either(None, _MAPPING),
     "data.key": _either(None, _TEXT),
-    "data.units": _TEXT,
+    "data.units": _either(None, _TEXT),
+    "data.start": Rule(
+        "seconds, at least 0, such as 60 or 60s",
+        lambda v: (
+            (_is_number(v) and 0 <= v < float("inf"))
+            or (isinstance(v, str) and re.fullmatch(r"\d+(\.\d+)?\s*s?", v) is not None)
+        ),
+    ),
+    "data.trim_zeros": _BOOLEAN,
     "victim.path": _OPTIONAL_PATH,
     "victim.classes": _either(None, _list_of("names", lambda v: isinstance(v, str | int))),
     "victim.fs": _either(None, _integer(1)),
@@ -178,6 +208,9 @@ RULES: dict[str, Rule] = {
     "attack.starts": _either("auto", _integer(1)),
     "attack.steps": _integer(1),
     "attack.search_steps": _integer(0),
+    "attack.first_step": _number(0, above=True),
+    "attack.last_step": _number(0, above=True),
+    "attack.shrink": _number(0, above=True),
     "attack.learning_rate": _number(0, above=True),
     "attack.paper_steps": _integer(1),
     "attack.schedule": _choice("budget", "paper"),
@@ -193,6 +226,7 @@ RULES: dict[str, Rule] = {
         Rule(
             "spans in seconds, [from,to] or [[from,to],[from,to]]",
             lambda v: _is_pair(v) or (isinstance(v, list) and bool(v) and all(map(_is_pair, v))),
+            spelling.number,
         ),
     ),
     "attack.train_records": _integer(1),
@@ -245,7 +279,9 @@ RULES: dict[str, Rule] = {
     "benchmark.methods": _list_of("names of methods", lambda v: isinstance(v, str)),
     "benchmark.metrics": _list_of("l2, diff, diffl2", lambda v: v in ("l2", "diff", "diffl2")),
     "benchmark.per_class": _integer(1),
-    "benchmark.scaling": _list_of("whole numbers", lambda v: _is_int(v) and v >= 1, empty=True),
+    "benchmark.scaling": _list_of(
+        "whole numbers", lambda v: _is_int(v) and v >= 1, empty=True, read=spelling.whole
+    ),
     "benchmark.scaling_method": _TEXT,
     "benchmark.out": _OPTIONAL_PATH,
 }
@@ -333,10 +369,14 @@ def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
         cwd: where relative paths start; ``paths.outputs`` starts at ``paths.root`` instead.
     """
     out: Config = copy.deepcopy(dict(cfg))
+    _read_texts(out)
     base = Path(cwd) if cwd is not None else Path.cwd()
 
     def absolute(start: Path, value: str) -> str:
-        return os.path.normpath(start / Path(value).expanduser())
+        try:
+            return os.path.normpath(start / Path(value).expanduser())
+        except RuntimeError:
+            raise ConfigError(f"{value}: nobody's home folder is known by that name") from None
 
     paths = out.get("paths")
     if isinstance(paths, dict):
@@ -374,7 +414,54 @@ def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
             if isinstance(value, list):
                 # Names such as 100 are numbers to the override grammar.
                 selection[key] = ["noise" if v == "~" else str(v) for v in value]
+    for path in OPEN_MAPPINGS:
+        section, _, key = path.partition(".")
+        node = out.get(section)
+        if isinstance(node, dict) and isinstance(node.get(key), Mapping):
+            node[key] = _as_text(node[key], path == "data.label_map")
+    victim = out.get("victim")
+    if isinstance(victim, dict) and isinstance(victim.get("classes"), list):
+        victim["classes"] = [_text(name) for name in victim["classes"]]
     return out
+
+
+def _text(name: Any) -> Any:
+    """A class or a label as text: 1 and 1.0 are "1"; what cannot be one stays."""
+    from ecgadv.records.base import class_name
+    from ecgadv.records.labels import text_of
+
+    return class_name(text_of(name)) if isinstance(name, str | int | float | None) else name
+
+
+def _as_text(mapping: Mapping[Any, Any], values_too: bool) -> dict[str, Any]:
+    """A mapping of the user's names with these as text, which can be sorted and compared.
+
+    Raises:
+        DataError: two of its keys are the same text.
+    """
+    named: dict[str, Any] = {}
+    for key, value in mapping.items():
+        name, kept = _text(key), _text(value) if values_too else value
+        if named.setdefault(name, kept) != kept:
+            raise DataError(f"data.label_map: label {name} is mapped to {named[name]} and {kept}")
+    return named
+
+
+def _read_texts(cfg: Config) -> None:
+    """Make numbers and truth values of texts that spell them, where an option is one."""
+    for path, value in list(leaves(cfg)):
+        section, _, key = path.partition(".")
+        if path in ("selection.per_class", "selection.start", "selection.stop"):
+            cfg[section][key] = spelling.whole(spelling.null(value))
+        elif path in RULES and not key:
+            cfg[section] = RULES[path].read(value)
+        elif path in RULES and not _is_foreign(cfg[section]):
+            cfg[section][key] = RULES[path].read(value)
+
+
+def _is_foreign(node: Any) -> bool:
+    """Whether a section belongs to a user's own class, whose keys mean what that class says."""
+    return isinstance(node, Mapping) and not str(node.get(TARGET, "ecgadv.")).startswith("ecgadv.")
 
 
 def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> None:
@@ -392,12 +479,7 @@ def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> N
     """
     default = dict(leaves(like or {}))
     for path, value in leaves(cfg):
-        section = path.partition(".")[0]
-        node = cfg[section]
-        # Keys of a user's own class mean what that class says.
-        foreign = isinstance(node, Mapping) and not str(node.get(TARGET, "ecgadv.")).startswith(
-            "ecgadv."
-        )
+        foreign = _is_foreign(cfg[path.partition(".")[0]])
         rule = None if foreign else RULES.get(path)
         if rule is None and path != "selection.per_class":
             rule = _rule_like(default.get(path))
@@ -428,6 +510,10 @@ def _check_injection(cfg: Mapping[str, Any]) -> None:
         ):
             if given:
                 raise ConfigError(f"{option} is for injected signals: it needs threat_model=type2")
+        if cfg.get("deployment") == "cloud" and lookup(cfg, "eot.name") == "shift":
+            from ecgadv.threat.channel import NO_SHIFTS
+
+            raise ConfigError(NO_SHIFTS)
     if cfg.get("universal") and attack != "eot":
         raise ConfigError(f"universal={show(cfg['universal'])} attack={attack}: needs attack=eot")
     if cfg.get("universal") == "all" and cfg.get("target") in ("all", "untargeted"):
@@ -537,7 +623,7 @@ def _check_selection(cfg: Mapping[str, Any]) -> None:
     if attacked == {target}:
         named = node.get("source") is not None
         option = "source" if named else "per_class"
-        raise ConfigError(
+        raise NothingToDoError(
             f"target={cfg['target']} selection.{option}={show(node.get(option))}: nothing to "
             "attack, the target is the class of every selected record"
         )
@@ -608,6 +694,12 @@ def _check_data(cfg: Mapping[str, Any]) -> None:
         raise DataError(f"data.root={root}: there is no such file or folder")
     if not os.access(place, os.R_OK):
         raise DataError(f"data.root={root}: no permission to read it")
+    if place.is_file():
+        from ecgadv.records.files import pointer
+
+        why = pointer(place)
+        if why:
+            raise DataError(f"data.root={root} {why}")
     if name == "cinc2017" and place.is_file() and not zipfile.is_zipfile(place):
         raise DataError(f"data.root={root} is not a zip file; give the folder or the zip")
     if name == "wfdb" and not place.is_dir():
@@ -701,6 +793,24 @@ def signature(cfg: Mapping[str, Any]) -> str:
             node[key] = _file_digest(node[key])
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(earlier: Mapping[str, Any], cfg: Mapping[str, Any], most: int = 3) -> str:
+    """How two configurations differ, as ``metric=l2, not diff``; "" where no value does."""
+    old, new = (
+        {
+            path.removesuffix(".name"): value
+            for path, value in leaves({k: v for k, v in c.items() if k not in NOT_IN_SIGNATURE})
+            if not path.endswith(f".{TARGET}")
+        }
+        for c in (earlier, cfg)
+    )
+    keys = [k for k in [*new, *(k for k in old if k not in new)] if old.get(k) != new.get(k)]
+    # A chosen option says more than the values that come with it.
+    keys.sort(key=lambda k: "." in k)
+    told = [f"{k}={show(old.get(k))}, not {show(new.get(k))}" for k in keys[:most]]
+    more = f"; and {len(keys) - most} more" if len(keys) > most else ""
+    return "; ".join(told) + more
 
 
 def _file_digest(path: str) -> str:

@@ -37,15 +37,15 @@ def plain(victim, x, goals):
 
 def test_preprocess_standardises_in_any_unit():
     raw = np.random.default_rng(0).normal(size=8000) * 300 + 4000
-    out = ecgadv.preprocess(raw)
+    out = ecgadv.preprocess(raw, 300)
     assert out.shape == (9000,)
     assert out.dtype == np.float32
     assert not out[8000:].any()
     np.testing.assert_allclose(out[:8000], (raw - raw.mean()) / raw.std(), atol=1e-5)
-    np.testing.assert_allclose(ecgadv.preprocess(raw / 1000), out, atol=1e-5)
+    np.testing.assert_allclose(ecgadv.preprocess(raw / 1000, 300), out, atol=1e-5)
     long = np.random.default_rng(0).normal(size=12000)
-    np.testing.assert_allclose(ecgadv.preprocess(long), ecgadv.preprocess(long[:9000]))
-    assert ecgadv.preprocess(long, n=500).shape == (500,)
+    np.testing.assert_allclose(ecgadv.preprocess(long, 300), ecgadv.preprocess(long[:9000], 300))
+    assert ecgadv.preprocess(long, 300, n=500).shape == (500,)
 
 
 # --- shapes and order -----------------------------------------------------------------------------

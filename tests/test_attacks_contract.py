@@ -9,7 +9,7 @@ from ecgadv.api import attack_kinds, make_attack
 from ecgadv.attacks.base import Attack, Problem
 from ecgadv.attacks.engine import Engine
 from ecgadv.errors import ConfigError
-from ecgadv.evaluate.verification import verify
+from ecgadv.study.judge import Judge
 from ecgadv.threat import metrics
 from ecgadv.threat.metrics import METRICS
 from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
@@ -240,8 +240,8 @@ def test_claims_of_the_solver_hold_in_the_pipeline(random_problem, method, targe
     engine = Engine(solver, Problem(Objective(victim), metrics.get("l2")))
     solution = engine.run(cases)
     assert solution.success.all()
-    verdict = verify(victim, x, solution.delta, lengths, source, goals)
-    assert verdict.success.all()
+    verdicts = Judge(victim).trials(x, solution.delta, lengths, source, goals)
+    assert all(verdict.success for verdict in verdicts)
     for row in range(8):
         own = (x[row] + solution.delta[row]).astype(np.float64)[: lengths[row]]
         z = np.zeros((1, victim.n), np.float32)
@@ -255,24 +255,25 @@ def test_claims_of_the_solver_hold_in_the_pipeline(random_problem, method, targe
             wanted = np.argmax(np.where(np.arange(4) == source[row], -np.inf, logits))
             lead = logits[wanted] - logits[source[row]]
         assert lead >= 1e-3 * max(1, np.abs(logits).max())
-        assert verdict.margin[row] == pytest.approx(lead, abs=1e-3)
-        assert verdict.predicted[row] == wanted
+        assert verdicts[row].margin == pytest.approx(lead, abs=1e-3)
+        assert verdicts[row].predicted == wanted
 
 
 def test_a_success_needs_the_margin():
     victim = linear_victim(np.array([1.0, -1.0] * 8), others=-3.0)
     # z·w is 16·a/rms here; a hair beyond the boundary is no success.
-    x = np.tile([1.0, -1.0], 8)[None] * 1e-4 + np.tile([1.0, 1.0, -1.0, -1.0], 4)[None]
+    step = np.tile([1.0, -1.0], 8)[None]
+    x = np.tile([1.0, 1.0, -1.0, -1.0], 4)[None] - 1e-4 * step
     source, target = np.array([0]), np.array([1])
     lengths = np.array([16])
-    hair = verify(victim, x, np.zeros((1, 16), np.float32), lengths, source, target)
-    assert 0 < hair.margin[0] < 3e-3
-    assert hair.predicted[0] == 1
-    assert not hair.success[0]
-    delta = (1e-3 * np.tile([1.0, -1.0], 8)[None]).astype(np.float32)
-    clear = verify(victim, x, delta, lengths, source, target)
-    assert clear.margin[0] > 3e-3
-    assert clear.success[0]
+    judge = Judge(victim)
+    (hair,) = judge.trials(x, (2e-4 * step).astype(np.float32), lengths, source, target)
+    assert 0 < hair.margin < 3e-3
+    assert hair.predicted == 1
+    assert not hair.success
+    (clear,) = judge.trials(x, (1e-3 * step).astype(np.float32), lengths, source, target)
+    assert clear.margin > 3e-3
+    assert clear.success
 
 
 @pytest.mark.parametrize("method", ATTACKS)

@@ -19,9 +19,10 @@ from ecgadv.evaluate import benchmark
 from ecgadv.evaluate.benchmark import Row
 from ecgadv.evaluate.statistics import wilson
 from ecgadv.report import benchmark as report
+from ecgadv.study.study import goals
 from ecgadv.tasks import benchmark as task
 from ecgadv.threat import metrics
-from ecgadv.threat.objectives import AIM_MARGIN, Cases, Objective, margin_array
+from ecgadv.threat.objectives import AIM_MARGIN, Cases, Objective, draw_onsets, margin_array
 from ecgadv.victims.pipeline import valid_mask
 
 REPO = Path(__file__).resolve().parents[1]
@@ -418,12 +419,13 @@ def test_what_the_engine_runs_is_what_is_measured(run_benchmark, tmp_path):
     bench = task.Bench(cfg, records, victim, task.predict_all()[0], tmp_path)
     specs = bench.specs(1)
     assert [s.case_id for s in specs] == stored.case_id
-    from ecgadv.evaluate.cases import build_cases
-
     batch = records.batch([s.position for s in specs], victim.n)
     form = metrics.get("l2")
     engine = Engine(make_attack("minnorm", steps=4), Problem(Objective(victim), form, 0))
-    found = engine.run(build_cases(specs, batch, victim, seed=0))
+    source, target = goals(specs, victim.classes)
+    valid = valid_mask(batch.lengths, victim.n)
+    onsets = draw_onsets([0] * 12, batch.lengths, 0)
+    found = engine.run(Cases(batch.x, valid, valid, source, target, batch.lengths, onsets))
     np.testing.assert_allclose(
         form.value(found.delta.astype(np.float64)), stored.distance, rtol=1e-5
     )

@@ -206,7 +206,7 @@ def test_signature_leaves_out_what_changes_no_result(compose, argv):
         ["selection.per_class=3"],
         ["target=N"],
         ["deployment=local"],
-        ["eot=shift"],
+        ["deployment=local", "eot=shift"],
         ["precision=float32"],
         ["backend=jax"],
         ["evaluation.shifts=10"],

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 COLUMNS = [
     "perturbation_case", "victim_record", "source", "target", "same_record", "n_shifts", "hits_A",
-    "hits_N", "hits_O", "hits_noise", "success_rate",
+    "hits_N", "hits_O", "hits_noise", "success_rate", "made_from", "n_clean", "n_success",
 ]  # fmt: skip
 
 
@@ -53,7 +53,8 @@ def test_the_same_victim_judges_as_the_run_did(attacked, tmp_path, capsys):
         assert row["n_shifts"] == "1"
         assert row[letters[case["predicted"]]] == "1"
         assert sum(int(row[c]) for c in letters.values()) == 1
-        assert row["success_rate"] == ("1" if case["predicted"] == case["target"] else "0")
+        assert row["n_clean"] == "1"
+        assert row["success_rate"] == row["n_success"] == str(int(case["success"] == "true"))
     summary = json.loads((folder / "summary.json").read_text())
     won = sum(case["success"] == "true" for case in cases)
     assert summary["n_success"] == won > 0
@@ -85,8 +86,13 @@ def test_a_device_reads_from_many_onsets(attacked, tmp_path):
         hits = [int(row[c]) for c in COLUMNS[6:10]]
         assert row["n_shifts"] == "7"
         assert sum(hits) == 7
-        target = "ANO~".index(row["target"])
-        assert float(row["success_rate"]) == pytest.approx(hits[target] / 7)
+        won, clean = int(row["n_success"]), int(row["n_clean"])
+        assert won <= min(clean, hits["ANO~".index(row["target"])])
+        assert (
+            row["success_rate"] == ""
+            if clean == 0
+            else float(row["success_rate"]) == pytest.approx(won / clean)
+        )
 
 
 @pytest.mark.parametrize(
@@ -128,8 +134,14 @@ def test_editing_for_a_device_of_unknown_onset(attacked, tmp_path):
         "evaluation.shifts=200", f"paths.root={tmp_path / 'again'}",
     )  # fmt: skip
     assert code == 0
-    assert all(row["n_gradients"] == "120" for row in rows)
-    for case, judged in zip(rows, evaluation(again), strict=True):
+    # A record that the device reads as its class at fewer than half of the onsets is no case.
+    attacked_rows = [row for row in rows if row["status"] == "ok"]
+    assert {row["status"] for row in rows} <= {"ok", "skipped"}
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["n_skipped"] == len(rows) - len(attacked_rows)
+    assert summary["n_cases"] == len(attacked_rows)
+    assert all(row["n_gradients"] == "120" for row in attacked_rows)
+    for case, judged in zip(attacked_rows, evaluation(again), strict=True):
         rate = float(judged["success_rate"])
         if case["success"] == "true":
             assert case["predicted"] == case["target"]

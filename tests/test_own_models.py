@@ -20,7 +20,7 @@ from ecgadv.errors import ConfigError, DataError, VictimError
 from ecgadv.records import arrays, conversion
 from ecgadv.records.preprocessing import prepare
 from ecgadv.threat import metrics
-from ecgadv.victims import files, loading
+from ecgadv.victims import files, keras_models
 from ecgadv.victims.declared import declared
 from ecgadv.victims.loading import load_victim
 from ecgadv.victims.pipeline import flatten, standardise_array, unflatten
@@ -118,14 +118,14 @@ def test_a_changed_head_is_noticed(monkeypatch):
     inputs = keras.Input((N, 1))
     y = layers.Dense(4, activation="softmax")(layers.Flatten()(inputs))
     model = keras.Model(inputs, y)
-    honest = loading._logits_model
+    honest = keras_models._logits_model
 
     def careless(given):
         twin = honest(given)
         twin.layers[-1].set_weights([0.5 * w for w in twin.layers[-1].get_weights()])
         return twin
 
-    monkeypatch.setattr(loading, "_logits_model", careless)
+    monkeypatch.setattr(keras_models, "_logits_model", careless)
     with pytest.raises(VictimError, match="without its last softmax it answers otherwise"):
         load_victim(model)
 
@@ -481,9 +481,8 @@ def clinic(tmp_path_factory):
     signals[9, :, 4] = 0.3
     model = network((1000, 12), 5)
     head = model.layers[-1]
-    x = np.stack(
-        [ecgadv.preprocess(conversion.resample(s, 500, 100), 1000, leads=12) for s in signals[:9]]
-    )
+    victim = load_victim(model, fs=100, classes=FIVE, check=False)
+    x = np.stack([ecgadv.preprocess(s, 500, victim) for s in signals[:9]])
     z = model.predict(x, verbose=0)
     kernel, _ = head.get_weights()
     head.set_weights([3 * kernel / z.std(0), -3 * z.mean(0) / z.std(0)])
@@ -570,7 +569,7 @@ def test_signals_are_injected_into_a_victim_of_other_classes(tmp_path, universal
     rng = np.random.default_rng(1)
     signals = np.cumsum(rng.normal(size=(24, 600)), axis=1)
     signals -= signals.mean(1, keepdims=True)
-    x = np.stack([ecgadv.preprocess(s, 600) for s in signals])[..., None]
+    x = np.stack([ecgadv.preprocess(s, 300, n=600) for s in signals])[..., None]
     model = network((600, 1), 3)
     kernel, _ = model.layers[-1].get_weights()
     z = model.predict(x, verbose=0)

@@ -14,8 +14,8 @@ from helpers import REPO, environment, in_process
 from ecgadv.errors import ConfigError, DataError, StoreError
 from ecgadv.records import synthetic
 from ecgadv.records.base import RecordSet
-from ecgadv.records.preprocessing import preprocess
 from ecgadv.victims import architectures, scores
+from ecgadv.victims.inputs import preprocess
 from ecgadv.victims.splits import stratified_folds
 from ecgadv.victims.training import TrainSettings, augment, split_indices, train
 
@@ -107,7 +107,7 @@ def test_a_view_is_standardised_and_padded():
     np.testing.assert_allclose(views[:, :7000].mean(1), 0, atol=1e-4)
     np.testing.assert_allclose(views[:, :7000].std(1), 1, atol=1e-4)
     assert not views[:, 7000:].any()
-    plain = preprocess(signal)
+    plain = preprocess(signal, 300)
     found = {
         kind: sum(test(view) for view in views)
         for kind, test in {

@@ -9,6 +9,7 @@ from helpers import REPO, beats, environment, random_network
 
 import ecgadv
 from ecgadv.evaluate.transfer import rejudge, transfer_matrix, transfer_rates
+from ecgadv.study.judge import Judge
 
 LETTERS = "ANO~"
 
@@ -34,7 +35,7 @@ def test_every_victim_fools_itself_and_others_are_counted_where_they_read_the_re
     for maker, attacked in zip(names, victims, strict=True):
         cases, delta = made_on(attacked, x)
         for judge, victim in zip(names, victims, strict=True):
-            rows = rejudge(victim, cases, x, delta, lengths)
+            rows = rejudge(Judge(victim), cases, x, delta, lengths)
             rates = transfer_rates(rows)
             clean = victim.logits(x).argmax(1)
             agree = np.array(

@@ -11,18 +11,17 @@ from scipy.stats import binomtest
 import ecgadv
 from ecgadv import config
 from ecgadv.errors import ConfigError, DataError
-from ecgadv.evaluate.cases import ANY, CaseSpec
-from ecgadv.evaluate.type2 import (
-    Protocol,
-    bootstrap_interval,
-    evaluation_row,
+from ecgadv.evaluate.trials import (
     rates,
     summarise_evaluation,
     trial_columns,
-    verdict_of_logits,
+    trial_row,
 )
 from ecgadv.report import study
+from ecgadv.study.cases import ANY, CaseSpec
+from ecgadv.study.judge import Judge, trial_of
 from ecgadv.tasks import attack, evaluate
+from ecgadv.threat.channel import Channel
 from ecgadv.threat.objectives import UNTARGETED
 from ecgadv.threat.transforms import FrontEnd, shift_array
 from ecgadv.victims.loading import Victim
@@ -39,13 +38,25 @@ QUICK = (
 def test_what_arrives_is_shifted_then_filtered_or_the_other_way_round():
     p = np.random.default_rng(0).normal(size=9000)
     device = FrontEnd("butterworth", high_pass=0.05, mains=(60, 50))
-    onsets = np.array([0, 4000])
-    usual = Protocol(device, 9000).arriving(p, onsets)
+    onsets, zero = np.array([0, 4000]), np.zeros(9000)
+    usual = Channel(True, True, 9000, device).arrive(zero, p, 9000, onsets)
     np.testing.assert_allclose(usual, device.array(shift_array(p, onsets)))
-    other = Protocol(device, 9000, order="filter_shift").arriving(p, onsets)
+    channel = Channel(True, True, 9000, device, "filter_shift")
+    other = channel.arrive(zero, p, 9000, onsets)
     np.testing.assert_allclose(other, shift_array(device.array(p), onsets))
     np.testing.assert_allclose(usual[0], other[0])
     assert np.abs(usual[1] - other[1]).max() > 0.1
+
+
+def test_an_edited_recording_arrives_from_another_onset_within_its_own_samples():
+    x = np.arange(10.0)
+    x[8:] = 0
+    moved = Channel(moving=True).arrive(x, np.ones(10), 8, np.array([0, 3]))
+    np.testing.assert_array_equal(moved[0, :8], np.arange(1.0, 9.0))
+    np.testing.assert_array_equal(moved[1, :8], [4, 5, 6, 7, 8, 1, 2, 3])
+    leads = Channel(moving=True, leads=2).arrive(np.r_[x, -x], None, 8, np.array([3]))
+    np.testing.assert_array_equal(leads[0, :8], [3, 4, 5, 6, 7, 0, 1, 2])
+    np.testing.assert_array_equal(leads[0, 10:], -leads[0, :10])
 
 
 def test_a_reading_is_standardised_after_the_sum():
@@ -59,7 +70,7 @@ def test_a_reading_is_standardised_after_the_sum():
     rng = np.random.default_rng(1)
     x, p = rng.normal(size=64), 5 * rng.normal(size=64)
     victim._compiled = victim.forward
-    Protocol(FrontEnd(), 64).logits(victim, x, p, np.array([0, 7]))
+    Judge(victim, Channel(True, True, 64)).read(x, p, 64, np.array([0, 7]))
     read = seen[0][:2]
     np.testing.assert_allclose(read.mean(1), 0, atol=1e-6)
     np.testing.assert_allclose(read.std(1), 1, atol=1e-6)
@@ -68,35 +79,67 @@ def test_a_reading_is_standardised_after_the_sum():
     np.testing.assert_allclose(read, expected, atol=1e-5)
 
 
-def test_onsets_of_the_evaluation_fit_the_window_and_come_from_the_seed():
-    protocol = Protocol(FrontEnd(), 3000, shifts=500)
-    onsets = protocol.onsets([0, 1], 9000)
+def test_onsets_of_the_judge_fit_the_window_and_come_from_the_seed_and_the_record():
+    victim = Victim(lambda x: x, name="v", n=9000)
+    judge = Judge(victim, Channel(True, True, 3000), shifts=500)
+    rng = np.random.default_rng(0)
+    x, other = rng.normal(size=(2, 9000)).astype(np.float32)
+    onsets = judge.onsets(x, 1, 9000)
     assert onsets.min() >= 0
     assert 5500 < onsets.max() <= 6000
-    np.testing.assert_array_equal(onsets, protocol.onsets([0, 1], 9000))
-    assert (onsets != protocol.onsets([0, 2], 9000)).any()
+    # Rounding of another processor changes nothing; another record, target or seed does.
+    np.testing.assert_array_equal(onsets, judge.onsets(x * np.float32(1 + 1e-7), 1, 9000))
+    assert (onsets != judge.onsets(other, 1, 9000)).any()
+    assert (onsets != judge.onsets(x, 2, 9000)).any()
+    assert (onsets != judge.onsets(x, 1, 9000, other)).any()
+    assert (onsets != Judge(victim, judge.channel, 500, seed=1).onsets(x, 1, 9000)).any()
+
+
+def at(*classes, gap=9.0):
+    """Logits that name these classes by ``gap``."""
+    return gap * np.eye(4)[list(classes)]
 
 
 def test_rows_count_the_readings_of_every_class():
-    victim = Victim(lambda x: x, name="v", n=4)
+    classes = ("A", "N", "O", "~")
     spec = CaseSpec("R1", 0, "A", "N")
-    row = evaluation_row(victim, spec, "R2", "A", False, np.array([1, 6, 2, 1]))
+    read = [0] + 6 * [1] + 2 * [2] + [3]
+    trial = trial_of(at(0), at(*read), 0, 1)
+    row = trial_row(classes, spec, "R2", "A", False, trial)
     assert [row[c] for c in trial_columns()] == [
-        "R1_A_to_N", "R2", "A", "N", False, 10, 1, 6, 2, 1, 0.6, "A"
+        "R1_A_to_N", "R2", "A", "N", False, 10, 1, 6, 2, 1, 0.6, "A", 10, 6
     ]  # fmt: skip
-    away = evaluation_row(
-        victim, CaseSpec("R1", 0, "A", ANY), "R2", "A", False, np.array([1, 6, 2, 1])
-    )
-    assert away["success_rate"] == 0.9
+    away = trial_of(at(0), at(*read), 0, UNTARGETED)
+    row = trial_row(classes, CaseSpec("R1", 0, "A", ANY), "R2", "A", False, away)
+    assert row["success_rate"] == 0.9
+    # Readings of the unperturbed recording that are wrong do not count; all of them are shown.
+    some = trial_of(at(*[1] * 4, *[0] * 6), at(*read), 0, 1)
+    assert (some.n_shifts, some.n_clean, some.n_success) == (10, 6, 3)
+    assert (some.exists, some.rate, some.success) == (True, 0.5, True)
+    none = trial_row(classes, spec, "R2", "A", False, trial_of(at(1), at(*read), 0, 1))
+    assert (none["n_clean"], none["n_success"], none["success_rate"]) == (0, 0, None)
 
 
 def test_a_case_succeeds_where_half_of_the_readings_do():
-    logits = np.array([[9.0, 0, 0, 0], [0, 9, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0]])
-    verdict = verdict_of_logits(logits, 0, 1)
-    assert (verdict["predicted"], verdict["success"], verdict["rate"]) == (1, True, 0.5)
-    verdict = verdict_of_logits(logits, 0, 2)
-    assert (verdict["success"], verdict["rate"]) == (False, 0.25)
-    assert verdict_of_logits(logits, 0, UNTARGETED)["rate"] == 0.75
+    logits = at(0, 1, 1, 2)
+    verdict = trial_of(at(0), logits, 0, 1)
+    assert (verdict.predicted, verdict.success, verdict.rate) == (1, True, 0.5)
+    verdict = trial_of(at(0), logits, 0, 2)
+    assert (verdict.success, verdict.rate) == (False, 0.25)
+    assert trial_of(at(0), logits, 0, UNTARGETED).rate == 0.75
+    # The margin of every success is asked for at every onset.
+    assert trial_of(at(0), at(0, 1, 1, 2, gap=1e-4), 0, 1).rate == 0.0
+    assert trial_of(at(0), logits, 0, 1, finite=False).rate == 0.0
+    assert trial_of(at(0), np.where(logits > 0, np.nan, logits), 0, 1).rate == 0.0
+
+
+def test_a_case_that_is_free_is_none():
+    """Read as its source at fewer than half of the onsets: nothing to attack."""
+    before = at(0, 1, 1)
+    free = trial_of(before, at(1, 1, 1), 0, 1)
+    assert (free.n_clean, free.n_success, free.rate) == (1, 1, 1.0)
+    assert not free.exists
+    assert not free.success
 
 
 def rows_of(table, same=False, shifts=100):
@@ -127,11 +170,14 @@ def test_intervals_over_trials_are_wilsons_and_over_records_are_wider():
 def test_the_bootstrap_covers_perturbations_as_well_as_records():
     rng = np.random.default_rng(1)
     by_case = np.repeat(rng.choice([0.0, 1.0], size=(8, 1)), 8, axis=1)
-    low, high = bootstrap_interval(rows_of(by_case))
+    low, high = rates(rows_of(by_case))["ci95_records"]
     assert high - low > 0.5
-    low, high = bootstrap_interval(rows_of(by_case.T))
+    low, high = rates(rows_of(by_case.T))["ci95_records"]
     assert high - low > 0.5
-    assert bootstrap_interval(rows_of(np.full((8, 8), 0.25))) == (0.25, 0.25)
+    # No draw differs from another: as wide as eight independent trials would be.
+    low, high = rates(rows_of(np.full((8, 8), 0.25)))["ci95_records"]
+    assert low < 0.1 < 0.5 < high
+    assert rates(rows_of(np.full((8, 2), 0.25)))["ci95_records"] is None
 
 
 def test_the_summary_keeps_kinds_of_records_and_pairs_apart():
@@ -188,7 +234,10 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         for row in mine:
             hits = [int(row[f"hits_{c}"]) for c in ("A", "N", "O", "noise")]
             assert sum(hits) == int(row["n_shifts"]) == 6
-            assert float(row["success_rate"]) == pytest.approx(hits[1] / 6)
+            won, clean = int(row["n_success"]), int(row["n_clean"])
+            assert clean == 6
+            assert won <= hits[1]
+            assert float(row["success_rate"]) == pytest.approx(won / clean)
         assert float(case["target_rate"]) == pytest.approx(float(mine[0]["success_rate"]))
         assert case["success"] == ("true" if float(case["target_rate"]) >= 0.5 else "false")
         assert int(case["n_gradients"]) == 6
@@ -328,7 +377,6 @@ def test_more_training_records_than_there_are_is_one_line(place):
 def test_no_record_of_30_seconds_is_one_line(place):
     rng = np.random.default_rng(0)
     composed = config.compose_checked([*QUICK, f"paths.root={place}"])
-    from ecgadv.attacks.eot import EOT
     from ecgadv.records.base import RecordSet
     from ecgadv.tasks import type2
 
@@ -337,7 +385,7 @@ def test_no_record_of_30_seconds_is_one_line(place):
     victim = Victim(lambda x: x, name="v", n=9000)
     yes, split = np.ones(4, bool), np.full(4, "heldout")
     with pytest.raises(ConfigError, match="no record of short that lasts at least 30 s"):
-        type2.prepare(composed.config, victim, records, yes, split, EOT())
+        type2.audience(composed.config, victim, records, yes, split)
 
 
 # --- studies --------------------------------------------------------------------------------------

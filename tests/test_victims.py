@@ -35,7 +35,7 @@ def test_the_pipeline_standardises_and_pads():
     victim = random_network()
     raw = [3.0 + 0.2 * row for row in beats(3, victim.n)]
     raw[1] = raw[1][:400]
-    expected = np.stack([ecgadv.preprocess(row, victim.n) for row in raw])
+    expected = np.stack([ecgadv.preprocess(row, 300, victim) for row in raw])
     logits = victim.logits(expected)
     np.testing.assert_allclose(victim.pipeline(raw), logits, rtol=1e-4, atol=1e-4)
     padded = np.zeros((3, victim.n))
@@ -150,7 +150,7 @@ def wrapped(after):
         (lambda: lambda x: ops.ones((ops.shape(x)[0], 4)) * np.arange(4.0), "gradient"),
         (lambda: wrapped(ops.round), "gradient of its outputs by its input is zero"),
         (lambda: lambda x: ops.matmul(x, ops.ones((7, 4))), r"fails on an input of shape \(B, 300"),
-        (lambda: lambda x: x, "outputs"),
+        (lambda: lambda x: x, r"output \(B, 300, 1\), expected \(B, classes\)"),
         (lambda: 17, "a int is no victim"),
     ],
     ids=["probabilities", "hidden softmax", "sigmoid", "five", "two", "nan", "constant", "rounded",

@@ -35,10 +35,7 @@ def chunk_size(victim: Victim, wanted: int | str, total: int, views: int = 1) ->
     if wanted == "auto":
         import psutil
 
-        shapes = [(victim.width, 64)]
-        if victim.model is not None:
-            shapes = [tuple(layer.output.shape[1:]) for layer in victim.model.layers]
-        each = 16 * views * sum(int(np.prod(shape)) for shape in shapes)
+        each = 16 * views * victim.activations
         fits = int(0.25 * psutil.virtual_memory().available // each)
         size = max(1, min(LARGEST_AUTO[backend.device_kind()] // views, fits))
     else:
@@ -127,8 +124,8 @@ class Solution:
     gradients: np.ndarray
     forwards: np.ndarray
     history: np.ndarray | None = None
-    broken: np.ndarray = None  # type: ignore[assignment]
-    broken_at: np.ndarray = None  # type: ignore[assignment]
+    broken: Any = None
+    broken_at: Any = None
 
     def __post_init__(self) -> None:
         lost = ~np.isfinite(self.delta).all(axis=1)
@@ -252,8 +249,9 @@ class Engine:
                 size //= 2
             if size < len(done):
                 # Keep the finished rows out, and go on with a batch of half the size or less.
-                over = np.flatnonzero(done[: len(rows)])
-                parts.append((rows[over], self._collect(device_cases, device_factor, state, over)))
+                ended = np.flatnonzero(done[: len(rows)])
+                kept = self._collect(device_cases, device_factor, state, ended)
+                parts.append((rows[ended], kept))
                 pick = np.concatenate([live, np.repeat(live[:1], size - len(live))])
                 device_cases = _take(device_cases, pick)
                 device_factor = _take_factor(device_factor, pick)

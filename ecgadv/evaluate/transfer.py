@@ -8,61 +8,40 @@ from typing import Any
 import numpy as np
 
 from ecgadv.errors import VictimError
-from ecgadv.evaluate.cases import ANY
 from ecgadv.evaluate.statistics import wilson
 from ecgadv.evaluate.summary import rate
-from ecgadv.evaluate.verification import verify
-from ecgadv.records.base import class_name
+from ecgadv.evaluate.trials import trial_row
+from ecgadv.study.cases import ANY, CaseSpec
+from ecgadv.study.judge import Judge
 from ecgadv.threat.objectives import UNTARGETED
-from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
 
 
-def evaluation_columns(classes: Sequence[str]) -> tuple[str, ...]:
-    """Columns of ``evaluation.csv``; one of hits for each class."""
-    return (
-        "perturbation_case", "victim_record", "source", "target", "same_record", "n_shifts",
-        *(f"hits_{class_name(c)}" for c in classes), "success_rate",
-    )  # fmt: skip
-
-
-def onsets_of(case_ids: Sequence[str], lengths: np.ndarray, seed: int, count: int) -> np.ndarray:
-    """(M, count) uniform onsets, each case from its own name, so that no subset changes them."""
-    rows = []
-    for name, length in zip(case_ids, lengths, strict=True):
-        stream = np.random.default_rng([seed, *name.encode()])
-        rows.append(stream.integers(0, int(length), count))
-    return np.stack(rows) if rows else np.zeros((0, count), dtype=np.int64)
-
-
 def rejudge(
-    victim: Victim,
+    judge: Judge,
     cases: Sequence[Mapping[str, Any]],
     x: np.ndarray,
     delta: np.ndarray,
-    lengths: np.ndarray,
-    *,
-    onsets: np.ndarray | None = None,
+    spans: np.ndarray,
 ) -> list[dict[str, Any]]:
     """Judge stored perturbations, each on the record that it was made from.
 
     Args:
-        victim: who judges.
+        judge: the deployment, with its victim.
         cases: M rows of ``cases.csv`` (``case_id``, ``record``, ``source``, ``target``).
         x: (M, n), or (M, n, leads), standardised records.
         delta: (M, n), or (M, n, leads), perturbations.
-        lengths: (M,) samples that std(·) counts.
-        onsets: (M, S) random onsets of a local deployment; None reads the recordings as stored.
+        spans: (M,) samples that std(·) counts.
 
     Returns:
-        Rows of ``evaluation.csv``, with ``success`` and ``status`` added. ``success_rate`` is the
-        share of onsets at which the target is predicted (untargeted: a class other than the
-        source); ``success`` also asks for the margin of every success; ``clean`` is what the
-        victim says of the record as it was.
+        Rows of ``evaluation.csv`` with further cells: ``success``; ``status``, ``skipped`` where
+        the deployment does not read the unperturbed record as its source; ``clean``, what it
+        reads there; ``left``, whether any other class is read of the perturbed one.
 
     Raises:
         VictimError: the victim reads another length, or does not know a class.
     """
+    victim = judge.victim
     if delta.shape[1:] != victim.shape:
         raise VictimError(
             f"victim {victim.name} reads {' x '.join(map(str, victim.shape))} samples, the "
@@ -78,30 +57,19 @@ def rejudge(
     target = np.array(
         [UNTARGETED if r["target"] == ANY else victim.classes.index(r["target"]) for r in cases]
     )
-    verdict = verify(victim, flatten(x), flatten(delta), lengths, source, target, onsets=onsets)
-    before = victim.logits(victim.standardise_array(flatten(x), lengths)).argmax(1)
-    shifts = 1 if onsets is None else onsets.shape[1]
+    trials = judge.trials(flatten(x), flatten(delta), np.asarray(spans), source, target)
     rows = []
-    for i, case in enumerate(cases):
-        hits = verdict.hits[i]
-        on_target = shifts - hits[source[i]] if target[i] == UNTARGETED else hits[target[i]]
+    for case, at, trial in zip(cases, source, trials, strict=True):
+        spec = CaseSpec(str(case["record"]), 0, str(case["source"]), str(case["target"]))
+        row = trial_row(victim.classes, spec, spec.record, spec.source, True, trial)
         rows.append(
-            {
+            row
+            | {
                 "perturbation_case": case["case_id"],
-                "victim_record": case["record"],
-                "source": case["source"],
-                "target": case["target"],
-                "same_record": True,
-                "n_shifts": shifts,
-                **{
-                    f"hits_{class_name(c)}": int(h)
-                    for c, h in zip(victim.classes, hits, strict=True)
-                },
-                "success_rate": float(on_target / shifts),
-                "success": bool(verdict.success[i]),
-                "clean": victim.classes[int(before[i])],
-                "left": int(verdict.predicted[i]) != int(source[i]),
-                "status": "ok",
+                "success": trial.success,
+                "clean": victim.classes[int(trial.clean.argmax())],
+                "left": trial.predicted != int(at),
+                "status": "ok" if trial.exists else "skipped",
             }
         )
     return rows
@@ -119,7 +87,7 @@ def transfer_rates(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ``to_target`` and ``off_source`` (any other class is read): ``n, n_success, n_records,
         success_rate, ci95_records, ci95`` each.
     """
-    known = [row for row in rows if row["clean"] == row["source"]]
+    known = [row for row in rows if row["status"] == "ok"]
     left = [{**row, "success": row["left"]} for row in known]
     return {"to_target": rate(known), "off_source": rate(left)}
 

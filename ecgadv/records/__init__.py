@@ -8,7 +8,7 @@ from ecgadv.records.base import (
     class_letter,
     class_name,
 )
-from ecgadv.records.preprocessing import FS, N_SAMPLES, preprocess
+from ecgadv.records.preprocessing import FS, N_SAMPLES
 from ecgadv.records.selection import Selection, select
 
 __all__ = [
@@ -21,6 +21,5 @@ __all__ = [
     "Selection",
     "class_letter",
     "class_name",
-    "preprocess",
     "select",
 ]

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ecgadv.errors import DataError, RecordError
-from ecgadv.records import cache, conversion
+from ecgadv.records import cache, conversion, files
 from ecgadv.records.base import CLASSES, RecordSet
+from ecgadv.records.intake import Intake, few_skipped
+from ecgadv.records.labels import (
+    LABEL_HEADINGS,
+    RECORD_HEADINGS,
+    LabelMap,
+    LabelTable,
+    check_label_map,
+    find_column,
+    plain_heading,
+    read_label_file,
+    read_table,
+    read_text,
+    text_of,
+)
 from ecgadv.records.preprocessing import FS
 
 _RESERVED = ("fs", "labels", "ids", "lengths")
 
-_CSV_HEADINGS = ("id", "record", "name")
+_SAMPLE_HEADING = re.compile(r"[a-z_]{0,9}[\d.]+")
+"""Heading of a column of samples: s0, sample_17, 0.004."""
+
+_CSV_ROWS = "rows are 'id,label,sample,sample,…'"
 
 _Row = tuple[str, str, np.ndarray]
 
@@ -28,7 +47,9 @@ def load(
     labels: str | None = None,
     key: str | None = None,
     units: str = "mV",
-    label_map: Mapping[str, str] | None = None,
+    label_map: LabelMap | None = None,
+    start: float | str = 0,
+    trim_zeros: bool = False,
     rate: int = FS,
     classes: Sequence[str] = CLASSES,
 ) -> RecordSet:
@@ -45,18 +66,22 @@ def load(
         labels: name of the label array of an ``.npz`` (default ``labels``), or a CSV file beside
             ``root`` with rows ``id,label``.
         key: name of the array of signals of an ``.npz`` (default ``signals``).
-        units: V, mV, uV or nV.
+        units: V, mV, uV or nV; ``none`` for values without a scale.
         label_map: label of the file -> class.
+        start: seconds, or a time such as ``60s``, left out at the beginning of every record.
+        trim_zeros: whether exact zeros at both ends, in all leads, are cut off first.
         rate: sampling rate of the result in Hz, that of the classifier.
         classes: of the classifier.
 
     Returns:
         Records in mV, resampled to ``rate``. One whose label is outside the classes or that cannot
-        be used is in ``skipped`` with the reason.
+        be used is in ``skipped`` with the reason. Missing samples are NaN, which count as the
+        record's mean for a classifier.
 
     Raises:
         DataError: a missing or unreadable file, arrays of Python objects, arrays that do not agree,
-            a sampling rate that is missing or contradicted, unknown units, or no usable record.
+            a sampling rate that is missing or contradicted, unknown units, an amplitude that no ECG
+            has, or no usable record.
     """
     if root is None:
         raise DataError("data=arrays needs data.root=FILE.npz or FILE.csv")
@@ -67,35 +92,37 @@ def load(
     kind = path.suffix.lower()
     if kind not in (".npz", ".csv"):
         raise DataError(f"data.root={root}: data=arrays reads .npz and .csv files")
-    try:
-        conversion.mv_per_unit(units)
-    except RecordError:
-        raise DataError(f"data.units={units}: must be V, mV, uV or nV") from None
+    why = files.pointer(path)
+    if why:
+        raise DataError(f"data.root={root} {why}")
+    conversion.check_units(units)
     if fs is not None:
         fs = _rate(fs, f"data.fs={fs}")
-    label_file = path.parent / labels if labels and labels.lower().endswith(".csv") else None
-    conversion.check_label_map(label_map, classes)
-    named = dict(conversion.read_label_file(label_file, "data.labels")) if label_file else None
+    is_file = labels is not None and labels.lower().endswith((".csv", ".tsv", ".txt"))
+    label_file = path.parent / labels if labels is not None and is_file else None
+    mapped = check_label_map(label_map, classes)
+    named = read_label_file(label_file, "data.labels") if label_file else None
+    intake = Intake("arrays", rate, mapped, classes, conversion.seconds(start), trim_zeros, units)
 
     def build() -> RecordSet:
         if kind == ".npz":
             rows, own = _read_npz(path, fs, labels if named is None else None, key, named)
         else:
             rows, own = _read_csv(path, fs, named)
-        return _pack(rows, own, units, label_map, rate, classes)
+        return _pack(rows, own, intake, named, f"data.root={root} data.units={units}")
 
-    digest = hashlib.sha256(f"{fs}|{labels}|{key}|{units}|{kind}|".encode())
-    if label_map or rate != FS or tuple(classes) != CLASSES:
-        mapped = sorted((str(k), str(v)) for k, v in (label_map or {}).items())
-        digest.update(f"{mapped}|{rate}|{list(classes)}|".encode())
+    told = (
+        fs, labels, key, units, kind, sorted(mapped.items()), intake.start, trim_zeros, rate,
+        list(classes),
+    )  # fmt: skip
+    digest = hashlib.sha256(repr(told).encode())
     for file in (path, label_file):
         if file is not None:
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
     records = cache.cached("arrays", digest.hexdigest(), build)
     if not len(records):
-        name, why = next(iter(records.skipped.items()), ("", "the file is empty"))
-        detail = f"{name}: {why}" if name else why
+        detail = few_skipped(records.skipped) if records.skipped else "the file is empty"
         raise DataError(f"data.root={root}: no record can be used ({detail})")
     return records
 
@@ -108,24 +135,22 @@ def _rate(value: Any, where: str) -> float:
 
 
 def _pack(
-    rows: list[_Row],
-    fs: float,
-    units: str,
-    label_map: Mapping[str, str] | None,
-    rate: int,
-    classes: Sequence[str],
+    rows: list[_Row], fs: float, intake: Intake, named: LabelTable | None, where: str
 ) -> RecordSet:
-    records: list[_Row] = []
-    skipped: dict[str, str] = {}
+    units = intake.units or "mV"
     for record, label, signal in rows:
         try:
-            letter = conversion.check_label(label, label_map, classes)
+            if named is not None and record in named.several:
+                raise RecordError(named.several[record])
+            letter = intake.letter(label)
             if signal.ndim == 0:
                 raise RecordError("a sample of it is not a number")
-            records.append((record, letter, conversion.convert(_trim(signal), fs, units, rate)))
+            signal = _trim(signal)
+            intake.ends.look(record, signal, fs)
+            intake.add(record, letter, intake.convert(signal, fs, units))
         except RecordError as error:
-            skipped[record] = str(error)
-    return RecordSet.pack("arrays", records, fs=rate, skipped=skipped)
+            intake.skipped[record] = str(error)
+    return intake.finish(where, named.notes if named is not None else ())
 
 
 def _trim(signal: np.ndarray) -> np.ndarray:
@@ -139,7 +164,7 @@ def _read_npz(
     fs: float | None,
     label_key: str | None,
     key: str | None,
-    named: dict[str, str] | None,
+    named: LabelTable | None,
 ) -> tuple[list[_Row], float]:
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -186,24 +211,42 @@ def _read_npz(
                 "name it with data.key=…"
             )
     if "ids" in arrays:
-        ids = [str(i) for i in arrays["ids"].reshape(-1)]
+        ids = [_name(i) for i in arrays["ids"].reshape(-1)]
         _agree(path, "ids", len(ids), len(signals))
+        _unique(path, ids)
 
     if named is not None:
-        return [(i, named.get(i, ""), s) for i, s in zip(ids, signals, strict=True)], fs
+        return [(i, _label_of(named, i), s) for i, s in zip(ids, signals, strict=True)], fs
     label_key = label_key or "labels"
     if label_key not in arrays:
         raise DataError(
             f"{path} has no array {label_key!r} with a class (A, N, O, noise) a record; "
             "name it, or a CSV file, with data.labels=…"
         )
-    texts = [_text(value) for value in arrays[label_key].reshape(-1)]
+    given = arrays[label_key]
+    if given.ndim > 1 and max(given.shape[1:]) > 1:
+        raise DataError(
+            f"{path}: {label_key!r} has shape {given.shape}; one label a record is needed, not a "
+            "column for each class"
+        )
+    texts = [text_of(value) for value in given.reshape(-1)]
     _agree(path, label_key, len(texts), len(signals))
     return list(zip(ids, texts, signals, strict=True)), fs
 
 
-def _text(value: Any) -> str:
+def _name(value: Any) -> str:
+    """A record's name as text."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _unique(path: Path, ids: Sequence[str]) -> None:
+    twice = next((one for one, count in Counter(ids).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: record {twice} stands there twice; ids must be unique")
+
+
+def _label_of(named: LabelTable, record: str) -> str:
+    return named.rows.get(record, "")
 
 
 def _agree(path: Path, name: str, found: int, expected: int) -> None:
@@ -235,32 +278,73 @@ def _rows_of(path: Path, name: str, arrays: dict[str, np.ndarray]) -> list[np.nd
     return [row[: int(n)] for row, n in zip(signals, lengths, strict=True)]
 
 
-def _read_csv(
-    path: Path, fs: float | None, named: dict[str, str] | None
-) -> tuple[list[_Row], float]:
+def _read_csv(path: Path, fs: float | None, named: LabelTable | None) -> tuple[list[_Row], float]:
     if fs is None:
         raise DataError(f"{path}: a .csv file has no sampling rate; give it in Hz as data.fs=…")
-    rows: list[_Row] = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for line, fields in enumerate(csv.reader(file), 1):
-                if not "".join(fields).strip():
-                    continue
-                if len(fields) < 3:
-                    raise DataError(f"{path} line {line}: expected id,label,sample,sample,…")
-                record, label = fields[0].strip(), fields[1].strip()
-                signal = _samples(fields[2:])
-                if not rows and signal.ndim != 1 and record.lower() in _CSV_HEADINGS:
-                    continue
-                rows.append((record, named.get(record, "") if named else label, signal))
-    except (UnicodeDecodeError, csv.Error) as error:
+        table = read_table(read_text(path, f"data.root={path}", _CSV_ROWS))
+    except csv.Error as error:
         raise DataError(f"data.root={path} is not a readable .csv file ({error})") from None
+    id_at, label_at, samples_from = 0, 1, [2]
+    rows: list[_Row] = []
+    for number, (line, fields) in enumerate(table):
+        if len(fields) < 3:
+            raise DataError(f"{path} line {line}: expected id,label,sample,sample,…")
+        heading = _csv_columns(path, fields) if number == 0 else None
+        if heading is not None:
+            id_at, label_at, samples_from = heading
+            continue
+        if len(samples_from) == 1:
+            cells = fields[samples_from[0] :]
+        else:
+            cells = [fields[i] for i in samples_from if i < len(fields)]
+        record = fields[id_at]
+        label = _label_of(named, record) if named is not None else text_of(fields[label_at])
+        rows.append((record, label, _samples(cells)))
+    _unique(path, [record for record, _, _ in rows])
     return rows, fs
+
+
+def _csv_columns(path: Path, fields: Sequence[str]) -> tuple[int, int, list[int]] | None:
+    """Columns of id, label and samples as a heading has them; None where there is no heading.
+
+    Raises:
+        DataError: a column that is neither; it would be read as a sample.
+    """
+    names = [plain_heading(field) for field in fields]
+    record, label = find_column(names, RECORD_HEADINGS), find_column(names, LABEL_HEADINGS)
+    if record is None and label is None:
+        return None
+    if _samples(list(fields[2:])).ndim == 1 and (record, label) != (0, 1):
+        return None
+    others = [i for i in range(len(names)) if i not in (record, label)]
+    if record is None:
+        record = others.pop(0)
+    if label is None:
+        label = others.pop(0)
+    if others and others[0] < max(record, label) and not names[others[0]]:
+        others.pop(0)  # The index that pandas writes has no heading.
+    odd = [fields[i] for i in others if names[i] and not _SAMPLE_HEADING.fullmatch(names[i])]
+    if odd:
+        raise DataError(
+            f"{path}: column {odd[0]!r} is neither the id, the label nor a sample (s0, s1, …); "
+            "take it out"
+        )
+    return record, label, others if others != list(range(2, len(names))) else [2]
 
 
 def _samples(fields: list[str]) -> np.ndarray:
     """(samples,) float64, empty cells NaN; a 0-dimensional array where a cell is no number."""
     try:
-        return np.array([float(f) if f.strip() else np.nan for f in fields], dtype=np.float64)
+        return np.array([_number(f) for f in fields], dtype=np.float64)
     except ValueError:
         return np.array(np.nan)
+
+
+def _number(cell: str) -> float:
+    """A cell's number, also with a decimal comma; NaN for what stands for a missing one."""
+    if cell.lower() in ("", "na", "n/a", "null", "none"):
+        return np.nan
+    if "_" in cell:
+        raise ValueError(cell)
+    return float(cell.replace(",", "."))

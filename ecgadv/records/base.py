@@ -80,6 +80,7 @@ class RecordSet:
         fs: sampling rate in Hz.
         digest: sha256 over ids, labels and signals.
         skipped: record name -> why it could not be read.
+        notes: what is worth saying of how they were read, a line each.
     """
 
     name: str
@@ -91,6 +92,7 @@ class RecordSet:
     fs: int = FS
     digest: str = ""
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.labels) or len(self.offsets) != len(self.ids) + 1:
@@ -148,7 +150,7 @@ class RecordSet:
         Args:
             indices: positions of the records.
             n: samples of an input.
-            standardise: see :func:`ecgadv.records.preprocessing.preprocess`.
+            standardise: see :func:`ecgadv.records.preprocessing.prepare`.
 
         Raises:
             RecordError: one of them is a flat line or empty; the message names it.
@@ -174,7 +176,7 @@ class RecordSet:
         from ecgadv.records.conversion import resample
 
         records = [(r.id, r.label, resample(r.signal, self.fs, fs)) for r in self]
-        return RecordSet.pack(self.name, records, fs=fs, skipped=self.skipped)
+        return RecordSet.pack(self.name, records, fs=fs, skipped=self.skipped, notes=self.notes)
 
     @staticmethod
     def pack(
@@ -184,6 +186,7 @@ class RecordSet:
         gain: float = 1.0,
         fs: int = FS,
         skipped: dict[str, str] | None = None,
+        notes: Sequence[str] = (),
     ) -> RecordSet:
         """Build a set from (id, label, signal) triples; signals in units of 1/gain mV."""
         signals = [np.asarray(signal) for _, _, signal in records]
@@ -199,6 +202,7 @@ class RecordSet:
             fs=fs,
             digest=content_digest(records, gain),
             skipped=dict(skipped or {}),
+            notes=tuple(notes),
         )
 
 

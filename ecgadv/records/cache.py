@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,22 +13,29 @@ import numpy as np
 
 from ecgadv.errors import DataError
 from ecgadv.records.base import RecordSet, label_array
+from ecgadv.records.files import reader_version
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Part of every key, so that a change of the layout below never reads an older cache."""
 
 
 def cache_root() -> Path:
-    """``ECGADV_CACHE``, else ``$XDG_CACHE_HOME/ecgadv``, else ``~/.cache/ecgadv``."""
+    """``ECGADV_CACHE``, else ``$XDG_CACHE_HOME/ecgadv``, else ``~/.cache/ecgadv``.
+
+    For a user without a home it is a place that cannot be: nothing is kept then.
+    """
     named = os.environ.get("ECGADV_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecgadv"
+    try:
+        if named:
+            return Path(named).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecgadv"
+    except RuntimeError:
+        return Path(os.devnull) / "ecgadv"
 
 
 def load(folder: Path) -> RecordSet:
     """Read a cached record set; samples stay on disk (``mmap_mode="r"``)."""
-    meta = json.loads((folder / "meta.json").read_text())
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     return RecordSet(
         meta["name"],
         meta["ids"],
@@ -39,13 +46,16 @@ def load(folder: Path) -> RecordSet:
         fs=meta["fs"],
         digest=meta["digest"],
         skipped=meta["skipped"],
+        notes=tuple(meta["notes"]),
     )
 
 
 def save(records: RecordSet, folder: Path) -> None:
     """Write a record set so that ``folder`` appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    # Not by tempfile, whose folders only their owner can read: a cache may serve several people.
+    scratch = folder.with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    scratch.mkdir()
     try:
         np.save(scratch / "samples.npy", records.samples, allow_pickle=False)
         np.save(scratch / "offsets.npy", records.offsets, allow_pickle=False)
@@ -57,8 +67,9 @@ def save(records: RecordSet, folder: Path) -> None:
             "fs": records.fs,
             "digest": records.digest,
             "skipped": records.skipped,
+            "notes": records.notes,
         }
-        (scratch / "meta.json").write_text(json.dumps(meta))
+        (scratch / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         try:
             scratch.rename(folder)
         except OSError:
@@ -74,17 +85,36 @@ def cached(name: str, key: str, build: Callable[[], RecordSet]) -> RecordSet:
 
     A cache that cannot be written (read-only home, full disk) costs time, never a result.
     """
-    folder = cache_root() / f"{name}-v{_LAYOUT}-{key[:20]}"
-    if (folder / "meta.json").is_file():
+    places = entries(cache_root() / f"{name}-v{_LAYOUT}-{reader_version()}-{key[:20]}")
+    for place in places:
         try:
-            return load(folder)
+            return load(place)
         except (OSError, EOFError, ValueError, KeyError, TypeError, DataError):
-            pass
-    # A whole copy appears at once, so a folder that cannot be read is damaged, not half-built.
-    shutil.rmtree(folder, ignore_errors=True)
+            # A whole copy appears at once, so one that cannot be read is damaged, or another's.
+            shutil.rmtree(place, ignore_errors=True)
     records = build()
-    try:
-        save(records, folder)
-    except OSError:
-        return records
-    return load(folder)
+    for place in places:
+        if os.path.lexists(place):
+            continue  # Another person's, closed to this one.
+        try:
+            save(records, place)
+            return load(place)
+        except PermissionError:
+            continue
+        except OSError:
+            break
+    return records
+
+
+def entries(path: Path) -> tuple[Path, Path]:
+    """The places of an entry: that of everybody, and this person's own where that is closed."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    return path, path.with_name(f"{path.stem}-of-{user}{path.suffix}")
+
+
+def is_writable() -> bool:
+    """Whether something can be kept in the cache."""
+    place = cache_root().absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import sys
@@ -13,8 +12,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ecgadv.errors import DataError, RecordError
-from ecgadv.records import cache
+from ecgadv.records import cache, files
 from ecgadv.records.base import CLASSES, RecordSet
+from ecgadv.records.conversion import seconds, window
+from ecgadv.records.intake import Ends, check_amplitudes, few_skipped
+from ecgadv.records.labels import LabelTable, label_table
 from ecgadv.records.preprocessing import FS
 
 LABEL_FILES = ("REFERENCE-v3.csv", "REFERENCE.csv")
@@ -27,6 +29,9 @@ N_RECORDS = 8528
 """Records of the public training set."""
 
 _UNITS_PER_MV = 1000.0
+
+_INVALID = -32768
+"""What WFDB's 16-bit formats hold in place of a missing sample."""
 
 
 class _Tree(ABC):
@@ -116,28 +121,33 @@ def _open(root: Path) -> _Tree:
             f"data.root={root} does not exist; give the folder or the zip of the CinC 2017 "
             f"training set ({URL})"
         )
+    why = files.pointer(root) if root.is_file() else ""
+    if why:
+        raise DataError(f"data.root={root} {why}")
     return _Folder(root) if root.is_dir() else _Zip(root)
 
 
-def _labels(tree: _Tree, file: str | None) -> tuple[str, list[tuple[str, str]]]:
+def _labels(tree: _Tree, file: str | None) -> tuple[str, LabelTable]:
     names = (file,) if file else LABEL_FILES
     name = next((n for n in names if n in tree.files), None)
     if name is None:
         raise DataError(f"{tree.place}: no label file ({' or '.join(names)}) beside the records")
-    rows = []
-    for line, row in enumerate(csv.reader(io.StringIO(tree.read(name).decode("utf-8-sig"))), 1):
-        if not row or not "".join(row).strip():
-            continue
-        if len(row) < 2:
-            raise DataError(f"{tree.place}: {name} line {line} is not 'record,label'")
-        rows.append((row[0].strip(), row[1].strip()))
+    content = tree.read(name)
+    why = files.pointer_in(content)
+    if why:
+        raise DataError(f"{tree.place}: {name} {why}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{tree.place}: {name} is not a text file") from None
+    table = label_table(text, Path(name), str(tree.place))
     if name != LABEL_FILES[0]:
         print(
             f"note: labels from {name}, not {LABEL_FILES[0]}; the revision (version 3) changed the "
             "class of some records, so scores and selections differ from those with it",
             file=sys.stderr,
         )
-    return name, rows
+    return name, table
 
 
 def read_header(text: str) -> tuple[int, int, float]:
@@ -184,63 +194,92 @@ def read_mat(content: bytes) -> np.ndarray:
     return value.reshape(-1)
 
 
-def _read(tree: _Tree, rows: list[tuple[str, str]]) -> RecordSet:
+def _read(tree: _Tree, table: LabelTable, start: float) -> RecordSet:
     records: list[tuple[str, str, np.ndarray]] = []
     skipped: dict[str, str] = {}
-    for record, label in rows:
+    ends = Ends()
+    for record, label in table.rows.items():
         try:
+            if record in table.several:
+                raise RecordError(table.several[record])
             if label not in CLASSES:
                 raise RecordError(f"label {label!r} is not one of {', '.join(CLASSES)}")
-            if f"{record}.mat" not in tree.files:
-                raise RecordError("its .mat file is missing")
-            gain = _UNITS_PER_MV
-            samples = None
-            if f"{record}.hea" in tree.files:
-                _, samples, gain = read_header(
-                    tree.read(f"{record}.hea").decode("utf-8", "replace")
-                )
-            signal = read_mat(tree.read(f"{record}.mat"))
-            if samples is not None and signal.size < samples:
-                raise RecordError(f"its .mat file holds {signal.size} of {samples} samples")
-            if gain != _UNITS_PER_MV or signal.dtype.kind == "f":
-                signal = (signal * (_UNITS_PER_MV / gain)).astype(np.float32)
-            else:
-                signal = signal.astype(np.int16)
-            records.append((record, label, signal))
+            signal = _signal(tree, record)
+            ends.look(record, signal, FS)
+            records.append((record, label, window(signal, FS, start)))
         except RecordError as error:
             skipped[record] = str(error)
     if len({s.dtype for _, _, s in records}) > 1:
         records = [(i, label, s.astype(np.float32)) for i, label, s in records]
-    return RecordSet.pack("cinc2017", records, gain=_UNITS_PER_MV, skipped=skipped)
+    in_mv = [(record, signal / _UNITS_PER_MV) for record, _, signal in records]
+    odd = check_amplitudes(
+        in_mv, FS, f"data.root={tree.place}", "correct the gain in the .hea files"
+    )
+    return RecordSet.pack(
+        "cinc2017",
+        [record for record in records if record[0] not in odd],
+        gain=_UNITS_PER_MV,
+        skipped=skipped | odd,
+        notes=[*table.notes, *ends.notes(None)],
+    )
 
 
-def load(root: str | Path | None = None, labels: str | None = None) -> RecordSet:
+def _signal(tree: _Tree, record: str) -> np.ndarray:
+    """(samples,) int16, or float32 with NaN where samples are missing, 1000 units per mV."""
+    if f"{record}.mat" not in tree.files:
+        raise RecordError("its .mat file is missing")
+    gain, samples, said = _UNITS_PER_MV, None, set()
+    if f"{record}.hea" in tree.files:
+        header = tree.read(f"{record}.hea")
+        said.add(files.pointer_in(header))
+        if said == {""}:
+            _, samples, gain = read_header(header.decode("utf-8", "replace"))
+    content = tree.read(f"{record}.mat")
+    said.add(files.pointer_in(content))
+    why = max(said)
+    if why:
+        raise RecordError(f"its file {why}")
+    signal = read_mat(content)
+    if samples is not None and signal.size < samples:
+        raise RecordError(f"its .mat file holds {signal.size} of {samples} samples")
+    invalid = signal == _INVALID
+    if gain != _UNITS_PER_MV or signal.dtype.kind == "f" or invalid.any():
+        signal = (signal * (_UNITS_PER_MV / gain)).astype(np.float32)
+        signal[invalid] = np.nan
+        return signal
+    return signal.astype(np.int16)
+
+
+def load(
+    root: str | Path | None = None, labels: str | None = None, start: float | str = 0
+) -> RecordSet:
     """Read the CinC 2017 training set.
 
     Args:
         root: folder or zip in PhysioNet's layout; ``None`` looks into the cache folder and
             downloads there where it is absent.
         labels: name of the label file; default ``REFERENCE-v3.csv``, else ``REFERENCE.csv``.
+        start: seconds, or a time such as ``30s``, left out at the beginning of every record.
 
     Returns:
-        Records at 300 Hz, int16 with 1000 units per mV; a record that cannot be read is in
-        ``skipped`` with the reason, the others are read.
+        Records at 300 Hz, int16 with 1000 units per mV; a record that cannot be read, or that ends
+        before ``start``, is in ``skipped`` with the reason, the others are read.
 
     Raises:
         DataError: ``root`` is missing, no zip, or without a label file or a readable record.
     """
     from ecgadv.records.download import fetch
 
+    begin = seconds(start)
     if root:
         place = Path(root).expanduser()
     else:
         place = fetch(URL, LABELS_URL, cache.cache_root(), N_RECORDS)
     tree = _open(place)
-    name, rows = _labels(tree, labels)
-    key = hashlib.sha256(f"{tree.key()}|{name}".encode()).hexdigest()
-    records = cache.cached("cinc2017", key, lambda: _read(tree, rows))
+    name, table = _labels(tree, labels)
+    key = hashlib.sha256(f"{tree.key()}|{name}|{begin}".encode()).hexdigest()
+    records = cache.cached("cinc2017", key, lambda: _read(tree, table, begin))
     if not len(records):
-        first = next(iter(records.skipped.items()), None)
-        detail = f" ({first[0]}: {first[1]})" if first else ""
+        detail = f" ({few_skipped(records.skipped)})" if records.skipped else ""
         raise DataError(f"{place}: no usable record{detail}")
     return records

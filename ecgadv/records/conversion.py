@@ -1,42 +1,58 @@
-"""From anybody's recording to the classifier's: mV, its sampling rate, one of its classes."""
+"""From anybody's recording to the classifier's: mV, its sampling rate, the part that is read."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+import re
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ecgadv.errors import DataError, RecordError
-from ecgadv.records.base import CLASSES, class_letter, class_name
-from ecgadv.records.preprocessing import FS
+from ecgadv.records.preprocessing import FS, MAX_MISSING
 
-MV_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
-"""Unit, in lower case -> mV."""
+NO_SCALE = "none"
+"""``data.units`` of values that have no scale in mV."""
 
-MAX_MISSING = 0.5
-"""Largest share of missing samples of a record that is still used."""
+_MV_PER_VOLT = {"": 1e3, "m": 1.0, "u": 1e-3, "n": 1e-6}
+_PREFIXES = {"milli": "m", "micro": "u", "nano": "n"}
 
 _FS_RANGE = (30.0, 100_000.0)
-_HEADINGS = (
-    {"record", "id", "name", "file", "filename", "recording"},
-    {"label", "class", "rhythm"},
-)
 
 
 def mv_per_unit(units: str) -> float:
-    """How many mV one unit of a recording is.
+    """How many mV one unit of a recording is; 1 for values without a scale (``none``).
+
+    Case and blanks do not matter, ``u``, ``µ`` (U+00B5), ``μ`` (U+03BC) and ``micro`` are the same.
 
     Raises:
         RecordError: an unknown unit.
     """
-    factor = MV_PER_UNIT.get(units.strip().lower())
-    if factor is None:
+    text = re.sub(r"[\s\[\]()]", "", str(units)).lower()
+    # A micro sign of two bytes that was read as two characters has an Â or Î before it.
+    text = re.sub("â?µ|μ|î¼", "u", text)
+    if is_unscaled(text):
+        return 1.0
+    match = re.fullmatch("(milli|micro|nano|m|u|n)?v(?:olts?)?", text)
+    if match is None:
         raise RecordError(f"its unit is {units!r}, not one of V, mV, uV, nV")
-    return factor
+    prefix = match[1] or ""
+    return _MV_PER_VOLT[_PREFIXES.get(prefix, prefix)]
+
+
+def is_unscaled(units: str) -> bool:
+    """Whether ``data.units`` says that values have no scale in mV."""
+    return str(units).strip().lower() == NO_SCALE
+
+
+def check_units(units: str) -> None:
+    """Raise :class:`DataError` where ``data.units`` is unknown."""
+    try:
+        mv_per_unit(units)
+    except RecordError:
+        raise DataError(
+            f"data.units={units}: must be V, mV, uV or nV, or {NO_SCALE} for values without a scale"
+        ) from None
 
 
 def check_fs(fs: Any) -> float:
@@ -87,87 +103,122 @@ def resample(signal: np.ndarray, fs: float, rate: int = FS) -> np.ndarray:
     return out.astype(np.float32)
 
 
-def convert(signal: np.ndarray, fs: float, units: str = "mV", rate: int = FS) -> np.ndarray:
+def convert(
+    signal: np.ndarray,
+    fs: float,
+    units: str = "mV",
+    rate: int = FS,
+    start: float = 0.0,
+    trim_zeros: bool = False,
+) -> np.ndarray:
     """A recording in mV at the classifier's rate.
 
     Args:
         signal: (samples,) or (samples, leads) in ``units``; NaN and infinities mark missing
             samples.
         fs: sampling rate in Hz.
-        units: V, mV, uV or nV.
+        units: V, mV, uV or nV; ``none`` for values without a scale.
         rate: that of the result in Hz.
+        start: seconds that are left out at the beginning.
+        trim_zeros: whether exact zeros at both ends, in all leads, are cut off first.
 
     Returns:
         (samples,) or (samples, leads) float32 in mV at ``rate`` Hz, missing samples NaN.
 
     Raises:
-        RecordError: empty, more than half of it missing, or unknown units.
+        RecordError: empty, too short for ``start``, more than half of a lead missing, or unknown
+            units.
     """
     values = np.asarray(signal, dtype=np.float64) * mv_per_unit(units)
-    if values.size == 0:
-        raise RecordError("it holds no samples")
+    values = window(values, fs, start, trim_zeros)
     values = np.where(np.isfinite(values), values, np.nan)
-    missing = float(np.isnan(values).mean())
-    if missing > MAX_MISSING:
-        raise RecordError(f"{missing:.0%} of its samples are missing (NaN)")
-    if values.ndim == 2 and np.isnan(values).all(axis=0).any():
-        lead = int(np.isnan(values).all(axis=0).argmax())
-        raise RecordError(f"lead {lead + 1} of {values.shape[1]} is missing altogether (NaN)")
+    missing = np.atleast_1d(np.isnan(values).mean(axis=0))
+    if missing.max() > MAX_MISSING:
+        share = f"{missing.max():.0%} of "
+        which = f"lead {int(missing.argmax()) + 1} of {missing.size}"
+        if missing.size > 1 and missing.max() == 1:
+            raise RecordError(f"{which} is missing altogether (NaN)")
+        where = f"the samples of {which}" if missing.size > 1 else "its samples"
+        raise RecordError(f"{share}{where} are missing (NaN)")
     return resample(values, fs, rate)
 
 
-def check_label(
-    label: str, label_map: Mapping[str, str] | None = None, classes: Sequence[str] = CLASSES
-) -> str:
-    """A class letter.
+def window(
+    signal: np.ndarray, fs: float, start: float = 0.0, trim_zeros: bool = False
+) -> np.ndarray:
+    """The part of a recording that is read.
 
     Args:
-        label: as the source spells it; ``noise`` is ``~``.
-        label_map: source's spelling -> class; a label that is not in it stands for itself.
-        classes: of the classifier.
+        signal: (samples,) or (samples, leads).
+        fs: sampling rate in Hz.
+        start: seconds left out at the beginning (of what is left without the zeros).
+        trim_zeros: whether exact zeros at both ends, in all leads, are cut off.
 
     Raises:
-        RecordError: not one of the classes.
+        RecordError: nothing is left.
     """
-    label = label.strip()
-    letter = class_letter(str((label_map or {}).get(label, label)))
-    if letter not in classes:
-        known = ", ".join(class_name(c) for c in classes)
-        raise RecordError(f"label {label!r} is not one of {known}")
-    return letter
+    if len(signal) == 0:
+        raise RecordError("it holds no samples")
+    if trim_zeros:
+        first, last = zero_ends(signal)
+        if first == len(signal):
+            raise RecordError("it holds zeros only")
+        signal = signal[first : len(signal) - last]
+    skipped = round(start * fs)
+    if skipped >= len(signal):
+        raise RecordError(
+            f"it lasts {len(signal) / fs:.4g} s, so nothing is left from data.start={start:g} on"
+        )
+    return signal[skipped:]
 
 
-def check_label_map(label_map: Mapping[str, str] | None, classes: Sequence[str] = CLASSES) -> None:
-    """Raise :class:`DataError` where a label is mapped to something that is no class."""
-    for label, target in (label_map or {}).items():
-        if class_letter(str(target)) not in classes:
-            *most, last = (class_name(c) for c in classes)
-            raise DataError(f"data.label_map.{label}={target}: map to {', '.join(most)} or {last}")
+def zero_ends(signal: np.ndarray) -> tuple[int, int]:
+    """Samples that are exactly zero, in all leads, at the beginning and at the end."""
+    values = np.asarray(signal)
+    used = np.flatnonzero(values if values.ndim == 1 else values.any(axis=1))
+    if not used.size:
+        return len(signal), len(signal)
+    return int(used[0]), len(signal) - 1 - int(used[-1])
 
 
-def read_label_file(path: Path, option: str) -> list[tuple[str, str]]:
-    """(record, label) rows of a CSV file; a header row is left out.
+def seconds(value: float | str | None, option: str = "data.start") -> float:
+    """Seconds of a number or of a time such as ``60s``.
 
     Raises:
-        DataError: missing, not text, or a row without two fields; the message names ``option``.
+        DataError: neither, or below 0.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        why = error.strerror or error
-        raise DataError(f"{option}: cannot read {path} ({why}); rows are 'record,label'") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{option}: {path} is not a text file; rows are 'record,label'") from None
-    rows: list[tuple[str, str]] = []
-    for line, fields in enumerate(csv.reader(text.splitlines()), 1):
-        if not "".join(fields).strip():
-            continue
-        if len(fields) < 2:
-            raise DataError(f"{option}: {path} line {line} is not 'record,label'")
-        record, label = fields[0].strip(), fields[1].strip()
-        if not rows and (record.lower() in _HEADINGS[0] or label.lower() in _HEADINGS[1]):
-            continue
-        rows.append((record, label))
-    if not rows:
-        raise DataError(f"{option}: {path} names no record; rows are 'record,label'")
-    return rows
+    text = str(value).strip() if value is not None else "0"
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(?:e([+-]?\d{1,2}))?\s*s?", text)
+    if match is None or isinstance(value, bool):
+        raise DataError(f"{option}={value}: must be seconds, at least 0, such as 60 or 60s")
+    return float(text.rstrip("s "))
+
+
+def amplitude(signal: np.ndarray, fs: float) -> tuple[float, float]:
+    """How far a recording moves within a second: in most of its seconds, and in the liveliest.
+
+    Offsets, slow drift and single artefacts do not count, so the unit can be judged by it.
+
+    Args:
+        signal: (samples,) or (samples, leads) in mV.
+        fs: sampling rate in Hz.
+
+    Returns:
+        The median and the 95th percentile over the seconds of the range from lowest to highest
+        sample, of the lead that moves most; NaN where nothing is known.
+    """
+    values = np.asarray(signal, dtype=np.float64).reshape(len(signal), -1)
+    second = min(len(values), max(2, round(fs)))
+    whole = values[: len(values) // second * second]
+    pieces = whole.reshape(-1, second, values.shape[1])
+    with np.errstate(invalid="ignore"):
+        ranges = pieces.max(axis=1) - pieces.min(axis=1)
+    # A piece with a gap, or without any change, is none of the ECG.
+    ranges = np.where(ranges > 0, ranges, np.nan)
+    usual, lively = [], []
+    for lead in ranges.T:
+        known = lead[np.isfinite(lead)]
+        if known.size:
+            usual.append(float(np.median(known)))
+            lively.append(float(np.percentile(known, 95)))
+    return (max(usual), max(lively)) if usual else (float("nan"), float("nan"))

@@ -50,6 +50,8 @@ def fetch(url: str, labels_url: str, folder: Path, n_records: int | None = None)
     from filelock import FileLock
 
     target = folder / PurePosixPath(urlsplit(url).path).name
+    if target.is_file() and (folder / LABELS_NAME).is_file():
+        return target  # Whose lock lies there does not matter any more.
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Jobs of a sweep start together; one downloads, the others wait for its file.
@@ -284,6 +286,6 @@ def _fetch_labels(archive: Path, url: str, target: Path) -> None:
     if not rows or any(len(row) < 2 for row in rows):
         raise DataError(f"{url} is not a label file with rows 'record,label'")
     scratch = target.with_name(f"{target.name}.part")
-    scratch.write_text(text)
+    scratch.write_text(text, encoding="utf-8")
     with contextlib.suppress(FileNotFoundError):
         os.replace(scratch, target)

@@ -13,8 +13,31 @@ FS = 300
 """Sampling rate of a classifier input, in Hz."""
 
 
+MAX_MISSING = 0.5
+"""Largest share of missing samples of a lead that is still used."""
+
+
+def fill_missing(values: np.ndarray) -> np.ndarray:
+    """Missing samples (NaN, infinities) by the mean of the others, along the first axis.
+
+    Standardised, that is 0, whatever the recording's offset.
+
+    Args:
+        values: (samples,) or (samples, leads) float64; each lead has its own mean.
+
+    Returns:
+        The same shape; a lead without any sample becomes 0.
+    """
+    known = np.isfinite(values)
+    if known.all():
+        return values
+    count = known.sum(axis=0, keepdims=True)
+    total = np.where(known, values, 0.0).sum(axis=0, keepdims=True)
+    return np.where(known, values, total / np.maximum(count, 1))
+
+
 def clean(signal: np.ndarray, n: int = N_SAMPLES, leads: int = 1) -> np.ndarray:
-    """First ``n`` samples of a recording, NaN and infinities replaced by 0.
+    """First ``n`` samples of a recording, missing ones (NaN, infinities) by the mean of the others.
 
     Args:
         signal: (samples,) recording in any unit; of several leads (samples, leads).
@@ -25,7 +48,8 @@ def clean(signal: np.ndarray, n: int = N_SAMPLES, leads: int = 1) -> np.ndarray:
         (min(samples, n),) or (min(samples, n), leads) float64.
 
     Raises:
-        RecordError: the signal is not one-dimensional (or has not that many leads), or empty.
+        RecordError: the signal is not one-dimensional (or has not that many leads), empty, or more
+            than half of what is read of a lead is missing.
     """
     values = np.asarray(signal, dtype=np.float64)
     if leads > 1 and (values.ndim != 2 or values.shape[1] != leads):
@@ -37,39 +61,35 @@ def clean(signal: np.ndarray, n: int = N_SAMPLES, leads: int = 1) -> np.ndarray:
         raise RecordError(f"a recording must be one-dimensional, this one has shape {values.shape}")
     if values.size == 0:
         raise RecordError("the recording holds no samples")
-    return np.nan_to_num(values[:n], nan=0.0, posinf=0.0, neginf=0.0)
+    values = values[:n]
+    missing = np.atleast_1d((~np.isfinite(values)).mean(axis=0))
+    if missing.max() > MAX_MISSING:
+        worst = int(missing.argmax())
+        where = f" of lead {worst + 1} of {leads}" if leads > 1 else ""
+        raise RecordError(f"{missing[worst]:.0%} of the samples read{where} are missing (NaN)")
+    return fill_missing(values)
 
 
-def preprocess(
+def prepare(
     signal: np.ndarray, n: int = N_SAMPLES, leads: int = 1, standardise: str = "lead"
-) -> np.ndarray:
+) -> tuple[np.ndarray, int, np.ndarray]:
     """Standardise a recording over its own samples and zero-pad it at the end to ``n``.
 
     Args:
-        signal: (samples,) recording at the classifier's rate (300 Hz), in any unit; of several
-            leads (samples, leads). NaN and infinities count as 0.
+        signal: (samples,) recording at the classifier's rate, in any unit; of several leads
+            (samples, leads). NaN and infinities count as the mean of their lead.
         n: samples of the result; longer recordings lose their end.
         leads: of the recording.
         standardise: ``lead``: each lead to mean 0 and standard deviation 1 over the recording's
             own samples; ``record``: all leads together; ``none``: the values as they are.
 
     Returns:
-        (n,) or (n, leads) float32.
-
-    Raises:
-        RecordError: empty, of another shape, or a flat line (nothing to standardise).
-    """
-    return prepare(signal, n, leads, standardise)[0]
-
-
-def prepare(
-    signal: np.ndarray, n: int = N_SAMPLES, leads: int = 1, standardise: str = "lead"
-) -> tuple[np.ndarray, int, np.ndarray]:
-    """:func:`preprocess` with what it found.
-
-    Returns:
         The recording, (n,) or (n, leads) float32; its own samples; and what one unit of it is in
         the unit of ``signal``, () or, of several leads, (leads,).
+
+    Raises:
+        RecordError: empty, of another shape, mostly missing, or a flat line (nothing to
+            standardise).
     """
     values = clean(signal, n, leads)
     spread = values.std(axis=0)

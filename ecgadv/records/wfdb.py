@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from ecgadv.errors import DataError, RecordError
-from ecgadv.records import cache, conversion
+from ecgadv.records import cache, conversion, files, wfdb_files
 from ecgadv.records.base import CLASSES, RecordSet
+from ecgadv.records.intake import Intake, few_skipped
+from ecgadv.records.labels import LabelMap, LabelTable, check_label_map, read_label_file
 from ecgadv.records.preprocessing import FS
 
-_SIGNAL_SUFFIXES = (".hea", ".dat", ".mat")
+Lead = int | str | Sequence[int | str]
+
+_SUFFIXES = (".hea", ".dat", ".mat")
 
 
 def load(
     root: str | Path | None = None,
     labels: str = "REFERENCE.csv",
-    lead: int | str | Sequence[int | str] = 0,
+    lead: Lead = 0,
     fs: int | None = None,
-    label_map: Mapping[str, str] | None = None,
+    label_map: LabelMap | None = None,
+    units: str | None = None,
+    start: float | str = 0,
+    trim_zeros: bool = False,
     rate: int = FS,
     classes: Sequence[str] = CLASSES,
 ) -> RecordSet:
@@ -30,22 +39,29 @@ def load(
     Args:
         root: folder with the records (``.hea`` and signal files; names in the label file may hold
             subfolders).
-        labels: CSV file in ``root`` with rows ``record,label``, with or without a header row.
+        labels: table in ``root`` with a row a record: ``record,label``, or any columns under a
+            heading with these names.
         lead: name of the lead as the headers spell it (case does not matter), or its position from
-            zero; a list of them for several leads, ``all`` for all in the order of the headers.
+            zero; a list of them for several leads, ``all`` for all in the order of the first
+            record.
         fs: not needed; where it is given it must be ``rate``.
         label_map: label of the file -> class.
+        units: unit that the gains of the headers refer to (V, mV, uV, nV, or ``none`` for values
+            without a scale); None as the headers say.
+        start: seconds, or a time such as ``60s``, left out at the beginning of every record.
+        trim_zeros: whether exact zeros at both ends, in all leads, are cut off first.
         rate: sampling rate of the result in Hz, that of the classifier.
         classes: of the classifier.
 
     Returns:
         Records in the order of the label file, in mV at ``rate``. One that cannot be read, lacks
         the lead, has a label outside the classes or misses more than half of its samples is in
-        ``skipped`` with the reason. Other missing samples are NaN, which count as 0 for a
-        classifier.
+        ``skipped`` with the reason. Other missing samples are NaN, which count as the record's
+        mean for a classifier.
 
     Raises:
-        DataError: ``root`` or the label file is missing, or no record can be used.
+        DataError: ``root`` or the label file is missing, no record can be used, or most have an
+            amplitude that no ECG has.
     """
     if root is None:
         raise DataError("data=wfdb needs data.root=FOLDER with WFDB records and a label file")
@@ -55,69 +71,121 @@ def load(
         raise DataError(f"data.root={root} {what}; data=wfdb needs a folder of WFDB records")
     if fs not in (None, rate):
         raise DataError(f"data.fs={fs}: records are resampled to {rate} Hz, the classifier's rate")
-    conversion.check_label_map(label_map, classes)
-    rows = conversion.read_label_file(folder / labels, f"data.labels={labels}")
-    key = _key(folder, rows, lead, label_map)
-    if rate != FS or tuple(classes) != CLASSES:
-        key = hashlib.sha256(f"{key}|{rate}|{list(classes)}".encode()).hexdigest()
-    records = cache.cached("wfdb", key, lambda: _read(folder, rows, lead, label_map, rate, classes))
+    if units is not None:
+        conversion.check_units(units)
+    mapped = check_label_map(label_map, classes)
+    table = read_label_file(folder / labels, f"data.labels={labels}")
+    intake = Intake("wfdb", rate, mapped, classes, conversion.seconds(start), trim_zeros, units)
+    paths = {record: _path(folder, record) for record in table.rows}
+    named = [file for path in paths.values() for file in wfdb_files.files_of(path)]
+    told = (
+        str(folder.resolve()), lead, units, intake.start, trim_zeros, rate, list(classes),
+        sorted(mapped.items()), table.rows, table.several, version("wfdb"),
+    )  # fmt: skip
+    key = hashlib.sha256(f"{told!r}|{files.content_key(named)}".encode()).hexdigest()
+    records = cache.cached("wfdb", key, lambda: _read(paths, table, lead, intake, str(root)))
     if not len(records):
-        name, why = next(iter(records.skipped.items()))
         raise DataError(
-            f"data.root={root}: none of {len(rows)} records can be used ({name}: {why})"
+            f"data.root={root}: none of {len(table)} records can be used "
+            f"({few_skipped(records.skipped)})"
         )
     return records
 
 
-def _key(
-    folder: Path,
-    rows: list[tuple[str, str]],
-    lead: int | str | Sequence[int | str],
-    label_map: Mapping[str, str] | None,
-) -> str:
-    """Digest over labels, options, headers, and size and time of every signal file."""
-    options = sorted((str(k), str(v)) for k, v in (label_map or {}).items())
-    digest = hashlib.sha256(f"{folder.resolve()}|{lead!r}|{options}|{rows}".encode())
-    for record, _ in rows:
-        for suffix in _SIGNAL_SUFFIXES:
-            file = folder / f"{record}{suffix}"
-            try:
-                stat = file.stat()
-                digest.update(f"\n{file.name}:{stat.st_size}:{stat.st_mtime_ns}".encode())
-                if suffix == ".hea":
-                    digest.update(file.read_bytes())
-            except OSError:
-                continue
-    return digest.hexdigest()
+def _path(folder: Path, record: str) -> Path:
+    """A record's path without suffix, as its name is meant."""
+    for name in (record, record.replace("\\", "/")):
+        path = folder / name
+        if path.with_name(f"{path.name}.hea").is_file():
+            return path
+        # Many tables name a file of the record.
+        if path.suffix.lower() in _SUFFIXES and path.with_suffix(".hea").is_file():
+            return path.with_suffix("")
+    return folder / record
 
 
 def _read(
-    folder: Path,
-    rows: list[tuple[str, str]],
-    lead: int | str | Sequence[int | str],
-    label_map: Mapping[str, str] | None,
-    rate: int,
-    classes: Sequence[str],
+    paths: dict[str, Path], table: LabelTable, lead: Lead, intake: Intake, root: str
 ) -> RecordSet:
-    records: list[tuple[str, str, np.ndarray]] = []
-    skipped: dict[str, str] = {}
-    for record, label in rows:
+    order: list[str] | None = None
+    at_position: list[Counter[str]] = []
+    assumed: list[str] = []
+    for record, label in table.rows.items():
         try:
-            letter = conversion.check_label(label, label_map, classes)
-            signal = read_record(folder / record, lead, rate)
-            if records and signal.shape[1:] != records[0][2].shape[1:]:
-                raise RecordError(
-                    f"it has {signal.shape[1]} leads, the first record another number"
-                )
-            records.append((record, letter, signal))
+            if record in table.several:
+                raise RecordError(table.several[record])
+            letter = intake.letter(label)
+            header = wfdb_files.read_header(paths[record])
+            channels = _channels(header, lead, order)
+            signal = _converted(header, channels, intake, record)
         except RecordError as error:
-            skipped[record] = str(error)
-    return RecordSet.pack("wfdb", records, fs=rate, skipped=skipped)
+            intake.skipped[record] = str(error)
+            continue
+        order = order or [header.names[i] for i in channels]
+        at_position.append(Counter(_by_position(header, channels, lead)))
+        if any(header.assumed_gain[i] for i in channels):
+            assumed.append(record)
+        intake.add(record, letter, signal)
+    notes = list(table.notes)
+    if assumed:
+        notes.append(
+            f"{len(assumed)} records ({assumed[0]}, …) have a header without a gain: 200 units per "
+            "mV, as WFDB takes it"
+        )
+    notes += _other_leads(at_position, lead)
+    return intake.finish(f"data.root={root}", notes)
 
 
-def read_record(
-    path: Path, lead: int | str | Sequence[int | str] = 0, rate: int = FS
+def _channels(header: wfdb_files.Header, lead: Lead, order: list[str] | None) -> list[int]:
+    """Positions of the wanted leads of a record; ``order`` is that of the first record's."""
+    lower = [name.strip().lower() for name in header.names]
+    if isinstance(lead, str) and lead.strip().lower() == "all" and "all" not in lower:
+        return wfdb_files.same_leads(header.names, header.names if order is None else order)
+    wanted = [lead] if isinstance(lead, int | str) else list(lead)
+    return [wfdb_files.channel(header.names, one) for one in wanted]
+
+
+def _by_position(header: wfdb_files.Header, channels: Sequence[int], lead: Lead) -> list[str]:
+    """``position name`` of the leads that were asked for by their position."""
+    wanted = [lead] if isinstance(lead, int | str) else list(lead)
+    return [f"{i} {header.names[i]}" for i in channels if i in wanted]
+
+
+def _other_leads(found: Sequence[Counter[str]], lead: Lead) -> list[str]:
+    """A note where a position is another lead in some records."""
+    total: Counter[str] = sum(found, Counter())
+    notes = []
+    for position in dict.fromkeys(one.partition(" ")[0] for one in total):
+        names = [(n, one.partition(" ")[2]) for one, n in total.most_common()
+                 if one.partition(" ")[0] == position]  # fmt: skip
+        if len(names) > 1:
+            counted = ", ".join(f"{name or 'without a name'} in {n}" for n, name in names[:4])
+            notes.append(
+                f"data.lead={lead}: lead {position} is {counted} records; a lead's name instead "
+                "of a number reads the same lead of each"
+            )
+    return notes
+
+
+def _converted(
+    header: wfdb_files.Header, channels: Sequence[int], intake: Intake, record: str
 ) -> np.ndarray:
+    """Leads in mV at the classifier's rate, (samples,) or (samples, leads)."""
+    found = wfdb_files.read_leads(header, channels, intake.units)
+    rates = {fs for _, fs in found}
+    if len(rates) == 1:
+        stacked = np.stack([signal for signal, _ in found], axis=1)
+        signal, fs = (stacked[:, 0] if len(found) == 1 else stacked), rates.pop()
+        intake.ends.look(record, signal, fs)
+        return intake.convert(signal, fs, "mV")
+    for signal, fs in found:
+        intake.ends.look(record, signal, fs)
+    leads = [intake.convert(signal, fs, "mV") for signal, fs in found]
+    samples = min(map(len, leads))
+    return np.stack([one[:samples] for one in leads], axis=1)
+
+
+def read_record(path: Path, lead: Lead = 0, rate: int = FS) -> np.ndarray:
     """One lead of a WFDB record, or several.
 
     Args:
@@ -129,54 +197,7 @@ def read_record(
         (samples,) float32 in mV at ``rate`` Hz; of several leads (samples, leads).
 
     Raises:
-        RecordError: no such record, truncated, or without that lead.
+        RecordError: no such record, truncated, without that lead or with two of that name.
     """
-    import wfdb
-
-    if not path.with_name(f"{path.name}.hea").is_file():
-        raise RecordError("its .hea file is missing")
-    try:
-        header = wfdb.rdheader(str(path))
-        names = [str(name) for name in header.sig_name or []]
-    except Exception as error:  # wfdb raises many kinds on damaged headers
-        raise RecordError(f"its .hea file cannot be read ({_first_line(error)})") from None
-    if isinstance(lead, str) and lead.lower() == "all" and "all" not in map(str.lower, names):
-        lead = list(range(len(names)))
-    wanted = [lead] if isinstance(lead, int | str) else list(lead)
-    channels = [_channel(names, one) for one in wanted]
-    fs = conversion.check_fs(header.fs)
-    try:
-        record = wfdb.rdrecord(str(path), channels=channels)
-        signals = np.asarray(record.p_signal, dtype=np.float64)
-        units = [str(unit) for unit in record.units]
-    except FileNotFoundError as error:
-        raise RecordError(
-            f"its signal file is missing ({Path(error.filename or '').name})"
-        ) from None
-    except Exception as error:  # … and on damaged or truncated signals
-        raise RecordError(
-            f"its signal file is truncated or damaged ({_first_line(error)})"
-        ) from None
-    if header.sig_len and len(signals) < header.sig_len:
-        raise RecordError(f"its signal file holds {len(signals)} of {header.sig_len} samples")
-    leads = [
-        conversion.convert(signal, fs, unit, rate)
-        for signal, unit in zip(signals.T, units, strict=True)
-    ]
-    return np.stack(leads, axis=1) if len(leads) > 1 else leads[0]
-
-
-def _channel(names: list[str], lead: int | str) -> int:
-    text = str(lead).strip()
-    lower = [name.strip().lower() for name in names]
-    if text.lower() in lower:
-        return lower.index(text.lower())
-    if text.lstrip("-").isdigit():
-        if 0 <= int(text) < len(names):
-            return int(text)
-        raise RecordError(f"it has {len(names)} leads, no lead {text} (counted from 0)")
-    raise RecordError(f"it has no lead {text!r}, only {', '.join(names)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    header = wfdb_files.read_header(path)
+    return _converted(header, _channels(header, lead, None), Intake("wfdb", rate), path.name)

@@ -10,6 +10,7 @@ import numpy as np
 from ecgadv.errors import EcgadvError, StoreError
 from ecgadv.evaluate.curves import COLUMN_OF_METRIC
 from ecgadv.records.base import CLASSES
+from ecgadv.store.reading import check_whole
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def read_cases(folder: Path) -> pd.DataFrame:
     missing = {"case_id", "source", "target", "success", "status"} - set(cases.columns)
     if missing:
         raise StoreError(f"{file} lacks the column {sorted(missing)[0]}")
+    check_whole(file, len(cases))
     cases["success"] = cases["success"].astype(str).str.lower() == "true"
     return cases
 
@@ -224,7 +226,7 @@ def confidences(folder: Path) -> dict[str, float]:
     import csv
 
     try:
-        with (folder / "predictions.csv").open(newline="") as file:
+        with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return {row["record"]: float(row["p_predicted"]) for row in rows if row.get("p_predicted")}
     except (OSError, KeyError, ValueError):
@@ -241,7 +243,7 @@ def sweep_overrides(sweep: Path) -> list[str]:
     import yaml
 
     try:
-        found = yaml.safe_load((sweep / "multirun.yaml").read_text())
+        found = yaml.safe_load((sweep / "multirun.yaml").read_text(encoding="utf-8"))
         told = found["hydra"]["overrides"]["task"]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return []

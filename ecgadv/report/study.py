@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgadv.records.base import CLASSES
-from ecgadv.report import data, edited, style
+from ecgadv.report import data, style
 from ecgadv.report.type2 import KINDS, read_table
 from ecgadv.tracking.content import overrides, read_json, run_folders
 
@@ -77,6 +77,25 @@ def _intervals(part: Mapping[str, Any]) -> dict[str, Any]:
     return {key: part[key] for key in keys} | {"ci95_low": low, "ci95_high": high} | wilson
 
 
+def _edited(cases: pd.DataFrame, shifts: int) -> dict[str, dict[str, Any]]:
+    """Pair -> rates of edited recordings over onsets, as :func:`rates` has them; ``all`` first."""
+    from ecgadv.evaluate.trials import rates
+
+    rows = [
+        {
+            "perturbation_case": case["case_id"], "victim_record": case["record"],
+            "same_record": True, "n_shifts": shifts, "success_rate": case["target_rate"],
+            "pair": f"{case['source']}>{case['target']}",
+        }
+        for case in cases.to_dict("records")
+        if case["status"] == "ok" and case["target_rate"] == case["target_rate"]
+    ]  # fmt: skip
+    if not rows:
+        return {}
+    pairs = list(dict.fromkeys(str(row["pair"]) for row in rows))
+    return {"all": rates(rows)} | {p: rates([r for r in rows if r["pair"] == p]) for p in pairs}
+
+
 def _losses(history: pd.DataFrame | None) -> dict[str, float]:
     """Median loss of the last tenth of the iterations, and of the tenth before it."""
     if history is None:
@@ -93,7 +112,9 @@ def _varied(folder: Path) -> set[str]:
     import yaml
 
     try:
-        hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
+        hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))[
+            "hydra"
+        ]
         return set(hydra["sweeper"]["params"] or ())
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return set()
@@ -124,8 +145,8 @@ def read_study(*sweeps: Path) -> list[Job]:
         cases = data.read_cases(folder)
         if not kinds and "target_rate" in cases:
             shifts = int((config.get("evaluation") or {}).get("shifts") or 1)
-            found = edited.pairs(cases, shifts)
-            kinds = {EDITED: found} if found else {}
+            edited = _edited(cases, shifts)
+            kinds = {EDITED: edited} if edited else {}
         if not kinds:
             continue
         history = read_table(folder / "history.csv")

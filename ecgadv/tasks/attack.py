@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,22 @@ from typing import Any
 import numpy as np
 
 from ecgadv import __version__, backend
-from ecgadv.attacks.base import Attack, Problem
-from ecgadv.attacks.engine import LARGEST_AUTO, Engine, choose_precision, chunk_size
+from ecgadv.attacks.base import Attack
 from ecgadv.config import instantiate, signature
 from ecgadv.errors import ConfigError, EcgadvError
 from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
-from ecgadv.evaluate.cases import (
-    CaseSpec,
-    build_cases,
-    check_band,
-    enumerate_cases,
-    evaluation_onsets,
-    failed_rows,
-    skipped_row,
-    verified_rows,
-)
+from ecgadv.evaluate.cases import case_rows, left_out, skipped_record
 from ecgadv.records.base import RecordSet
+from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress
 from ecgadv.report.write import write_report
-from ecgadv.store import RunStore, success_pairs, write_csv
+from ecgadv.store import RunStore, part_files, success_pairs, write_csv
+from ecgadv.store.files import read_object
+from ecgadv.store.identity import refuse_other
+from ecgadv.study.cases import CaseSpec, enumerate_cases
+from ecgadv.study.study import Chunk, Study, goals
 from ecgadv.tasks import type2
 from ecgadv.tasks.common import (
     open_records,
@@ -44,17 +39,15 @@ from ecgadv.tasks.common import (
     show_frequencies,
     show_results,
     unusable_records,
+    use_caches,
 )
-from ecgadv.tasks.type2 import Injected
-from ecgadv.threat.limits import mask_array
-from ecgadv.threat.metrics import Quadratic
-from ecgadv.threat.objectives import Objective
+from ecgadv.tasks.type2 import Audience
 from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri, ui_command
 from ecgadv.victims.declared import declared
 from ecgadv.victims.loading import WEIGHTS, Victim
-from ecgadv.victims.pipeline import unflatten
+from ecgadv.victims.pipeline import flatten, unflatten
 
-ATTACK_VERSION = "1"
+ATTACK_VERSION = "2"
 """Part of a run's identity; changes with anything that changes what an attack finds."""
 
 VERSIONED = ("ecgadv", "hydra-core", "mlflow", "numpy", "scipy")
@@ -62,27 +55,19 @@ VERSIONED = ("ecgadv", "hydra-core", "mlflow", "numpy", "scipy")
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything an attack run is made of, instantiated."""
+    """Everything an attack run is made of.
+
+    Attributes:
+        records: of the data source.
+        study: attack, victim and judge.
+        splits: record name -> ``train`` or ``heldout``.
+        heard: recordings of injected signals; None where recordings are edited.
+    """
 
     records: RecordSet
-    victim: Victim
-    metric: Quadratic
-    attack: Attack
-    shifts: int
-    local: bool
-    injected: Injected | None = None
-    mask: np.ndarray | None = None
-
-    def objective(self, victim: Victim, size: int) -> Objective:
-        """What the attack optimises, on the victim or on a twin of it in another precision.
-
-        With ``size`` cases at once, injected signals are seen in so many turns that a gradient
-        needs no more memory than the largest chunk of single readings.
-        """
-        if self.injected is not None:
-            at_once = max(1, LARGEST_AUTO[backend.device_kind()] // size)
-            return self.injected.objective(victim, self.records, at_once)
-        return Objective(victim, self.shifts)
+    study: Study
+    splits: Mapping[str, str]
+    heard: Audience | None = None
 
 
 def run(cfg: Mapping[str, Any], folder: Path) -> int:
@@ -96,75 +81,119 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     Returns:
         0 where every case ran to its end, 1 where some case failed with an error.
     """
-    metric: Quadratic = instantiate(cfg["metric"])
+    return prepare(cfg, folder)()
+
+
+def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
+    """Open everything that the run reads; nothing is written before what is returned is called.
+
+    Raises:
+        RefusedError: the folder holds results of other data, another victim or version.
+        EcgadvError: an option, the data or the victim cannot be used.
+    """
     attack: Attack = instantiate(cfg["attack"])
     selection = Selection.from_config(cfg["selection"], declared(cfg["victim"]).classes)
+    identity = {"signature": signature(cfg), "attack_version": ATTACK_VERSION}
+    refuse_other(folder, **identity)
+    records = open_records(cfg)
+    identity |= {"data": records.digest}
+    refuse_other(folder, **identity)
+    study = None
+    if cfg.get("shard") or not _is_done(cfg, folder, part_files(folder), records):
+        study = open_study(cfg, open_victim(cfg, records), attack)
+        identity |= {"victim": study.victim.sha256}
+        refuse_other(folder, **identity)
+    return partial(_run, cfg, folder, attack, selection, records, study, identity)
+
+
+def open_study(cfg: Mapping[str, Any], victim: Victim, attack: Attack) -> Study:
+    """Attack and judge of a configuration.
+
+    Raises:
+        ConfigError: an option does not fit the victim or the deployment.
+    """
+    metric = instantiate(cfg["metric"])
+    return Study(
+        victim, metric.over(victim.leads), attack, type2.deployment(cfg, victim),
+        seed=cfg["seed"], shifts=attack_shifts(cfg),
+        injected=type2.injection(cfg, victim) if cfg["threat_model"] == "type2" else None,
+    )  # fmt: skip
+
+
+def _run(
+    cfg: Mapping[str, Any],
+    folder: Path,
+    attack: Attack,
+    selection: Selection,
+    records: RecordSet,
+    study: Study | None,
+    identity: Mapping[str, str],
+) -> int:
+    """The run itself, on what :func:`prepare` opened."""
     share = tuple(int(v) for v in str(cfg["shard"]).split("/")) if cfg.get("shard") else (1, 1)
     is_split = bool(cfg.get("shard"))
     with RunStore(folder) as store:
+        refuse_other(folder, **identity)
         tracker = NullTracker()
         if not is_split:
             tracker = open_tracker(
                 cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]),
                 signature=signature(cfg),
             )  # fmt: skip
-        records = open_records(cfg)
         dataset = {
             "name": records.name, "digest": records.digest, "records": len(records),
             "root": cfg["data"].get("root"),
         }  # fmt: skip
-        if not is_split and _is_done(cfg, store, records):
+        if not is_split and _is_done(cfg, folder, store.parts, records) and store.is_exported():
             return _show_done(cfg, store, tracker, dataset)
         with tracker:
-            victim = open_victim(cfg, records)
-            check_band(attack, victim)
+            study = study or open_study(cfg, open_victim(cfg, records), attack)
+            victim = study.victim
             store.write_json("config.json", dict(cfg))
             tracker.start(dataset)
             predictions, frequencies = predict_all(cfg, victim, records, folder)
             show_frequencies(frequencies, records.name, victim.name)
             unread = unusable_records(records, predictions)
-            injected, mask, correct = None, None, predictions.correct
-            if cfg["threat_model"] == "type2":
-                injected = type2.prepare(
-                    cfg, victim, records, predictions.correct, predictions.split, attack
-                )
-                correct = injected.eligible
+            heard, correct = None, predictions.correct
+            if study.injected is not None:
+                heard = type2.audience(
+                    cfg, victim, records, correct, predictions.split,
+                    int(getattr(attack, "train_records", 0)),
+                )  # fmt: skip
+                correct = heard.eligible
             else:
-                mask, correct = _editable(attack, victim, records, correct)
+                correct = _reaching(study, records, correct)
             rows = select(records, correct, selection, predictions.split)
             chosen = [(records.ids[i], int(i), str(records.labels[i])) for i in rows]
             specs = enumerate_cases(chosen, str(cfg["target"]), victim.classes)
-            shifts = int(cfg["eot"].get("shifts") or 0) if cfg["eot"]["name"] == "shift" else 0
-            if injected is not None:
-                shifts = injected.shifts
-                if injected.training:
-                    together = cfg["universal"] == "all"
-                    specs = type2.universal_specs(injected, specs, records, together)
-            setup = Setup(
-                records, victim, metric.over(victim.leads), attack, shifts,
-                cfg["deployment"] == "local", injected, mask,
-            )  # fmt: skip
+            if heard is not None and heard.training:
+                together = cfg["universal"] == "all"
+                specs = type2.universal_specs(heard, specs, records, together)
+                assert study.injected is not None
+                study.injected = replace(study.injected, pool=heard.pool(records, victim.n))
+            splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
+            setup = Setup(records, study, splits, heard)
             plan = _plan(cfg, store, setup, specs)
             known = {s.case_id: s for s in specs}
             chunks = [[known[name] for name in chunk] for chunk in plan["chunks"]]
-            splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
             mine = range(share[0] - 1, len(chunks), share[1])
-            _attack_all(cfg, store, setup, chunks, mine, splits, tracker, str(plan["precision"]))
+            _attack_all(store, setup, chunks, mine, tracker, str(plan["precision"]))
             if is_split:
                 return _end_share(cfg, store, chunks, mine)
-            gone = [skipped_row(i, "", reason) for i, reason in records.skipped.items()]
-            gone += [skipped_row(i, label, reason) for i, label, reason in unread]
+            gone = [skipped_record(i, "", reason) for i, reason in records.skipped.items()]
+            gone += [skipped_record(i, label, reason) for i, label, reason in unread]
             if gone and len(chunks) not in store.parts:
                 store.add(len(chunks), gone, np.zeros((0, *victim.shape)), np.zeros(0))
             store.export(final=True)
             result = _summary(cfg, store, setup, plan)
             result |= _robustness(store, setup, folder)
-            if injected is not None:
+            if study.judge.channel.moving:
                 result["evaluation"] = type2.export(
                     folder, store.rows(), victim.classes, cfg["seed"]
                 )
+            if heard is not None:
                 result["training_records"] = {
-                    c: [records.ids[i] for i in rows] for c, rows in injected.training.items()
+                    c: [records.ids[i] for i in rows] for c, rows in heard.training.items()
                 }
             store.write_json("summary.json", result)
             write_report(folder)
@@ -172,30 +201,28 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     return 1 if result["n_failed"] else 0
 
 
-def _editable(
-    attack: Attack, victim: Victim, records: RecordSet, correct: np.ndarray
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """The samples that ``attack.mask`` leaves, None for all; and the records that have one of them.
+def attack_shifts(cfg: Mapping[str, Any]) -> int:
+    """Random onsets that the attack averages over in an evaluation; 0 with ``eot=none``."""
+    return int(cfg["eot"].get("shifts") or 0) if cfg["eot"]["name"] == "shift" else 0
+
+
+def _reaching(study: Study, records: RecordSet, correct: np.ndarray) -> np.ndarray:
+    """The correctly classified records that last until the attack's mask.
 
     Raises:
-        ConfigError: no record reaches that far, or the spans hold no frequency of the band.
+        ConfigError: none does.
     """
-    spans = getattr(attack, "mask", None)
-    if not isinstance(attack, Attack):
-        return None, correct
-    if spans is None:
-        attack.limits.check_span(victim.n)
-        return None, correct
-    mask = mask_array(spans, victim.n, victim.fs)
-    attack.limits.check_span(int(mask.sum()))
-    first = int(mask.argmax())
-    if not getattr(attack, "perturb_padding", False):
-        correct = np.asarray(correct, bool) & (records.lengths > first)
+    if not study.first:
+        return correct
+    if not study.padding:
+        correct = np.asarray(correct, bool) & (records.lengths > study.first)
     if not correct.any():
+        seconds = study.first / study.victim.fs
         raise ConfigError(
-            f"attack.mask={spans}: no correctly classified record lasts {first / victim.fs:g} s"
+            f"attack.mask={getattr(study.attack, 'mask', None)}: no correctly classified record "
+            f"lasts {seconds:g} s"
         )
-    return mask, correct
+    return correct
 
 
 def _end_share(
@@ -221,9 +248,11 @@ def _show(cfg: Mapping[str, Any], folder: Path, result: Mapping[str, Any]) -> No
         print(f"compare runs: {ui_command(uri)}")
 
 
-def _is_done(cfg: Mapping[str, Any], store: RunStore, records: RecordSet) -> bool:
+def _is_done(
+    cfg: Mapping[str, Any], folder: Path, parts: Iterable[int], records: RecordSet
+) -> bool:
     """Whether this very run is finished, told without loading the victim."""
-    plan, result = store.read_json("plan.json"), store.read_json("summary.json")
+    plan, result = read_object(folder / "plan.json"), read_object(folder / "summary.json")
     files = ("cases.csv", "perturbations.npz", "predictions.csv", "config.json", "report.html")
     wanted = {
         "signature": signature(cfg),
@@ -237,9 +266,21 @@ def _is_done(cfg: Mapping[str, Any], store: RunStore, records: RecordSet) -> boo
         and digest is not None
         and plan.get("victim_file") == digest
         and result.get("n_failed") == 0
-        and all((store.folder / name).is_file() for name in files)
-        and set(store.parts) >= set(range(len(plan["chunks"])))
+        and all((folder / name).is_file() for name in files)
+        and set(parts) >= set(range(len(plan["chunks"])))
     )
+
+
+def known_identity(cfg: Mapping[str, Any]) -> dict[str, str | None]:
+    """What can be told of a run's identity without its victim; for a sweep before it starts."""
+    use_caches(cfg)
+    reading = declared(cfg["victim"])
+    records = open_source(cfg["data"], instantiate, reading.fs, reading.classes)
+    return {
+        "attack_version": ATTACK_VERSION,
+        "data": records.digest,
+        "victim_file": _victim_file(cfg),
+    }
 
 
 def _victim_file(cfg: Mapping[str, Any]) -> str | None:
@@ -269,11 +310,10 @@ def _plan(
     cfg: Mapping[str, Any], store: RunStore, setup: Setup, specs: list[CaseSpec]
 ) -> dict[str, Any]:
     """Cut the work into chunks of near-equal size; a resumed run gets the first start's cut."""
-    size = chunk_size(setup.victim, cfg["batch_size"], len(specs), max(1, setup.shifts))
+    victim, total = setup.study.victim, len(specs)
+    size = setup.study.size(cfg["batch_size"], total)
     names = [s.case_id for s in specs]
-    precision, why = choose_precision(
-        cfg["precision"], setup.attack, setup.victim, len(specs), size
-    )
+    precision, why = setup.study.precision(cfg["precision"], total, size)
     if cfg["precision"] == "auto" and not store.parts:
         say(f"precision: {precision} ({why})")
     plan = store.plan(
@@ -282,7 +322,7 @@ def _plan(
                 "signature": signature(cfg),
                 "attack_version": ATTACK_VERSION,
                 "data": setup.records.digest,
-                "victim": setup.victim.sha256,
+                "victim": victim.sha256,
             },
             "victim_file": _victim_file(cfg),
             "precision": precision,
@@ -299,12 +339,10 @@ def _plan(
 
 
 def _attack_all(
-    cfg: Mapping[str, Any],
     store: RunStore,
     setup: Setup,
     chunks: list[list[CaseSpec]],
     mine: range,
-    splits: Mapping[str, str],
     tracker: NullTracker,
     precision: str,
 ) -> None:
@@ -315,77 +353,72 @@ def _attack_all(
     cases, won = len(done), sum(bool(row["success"]) for row in done)
     if cases:
         say(f"resuming: {cases} of {total} cases are stored")
-    if all(number in store.parts for number in mine):
-        return
-    exact = setup.objective(setup.victim, width)
-    coarse = setup.objective(setup.victim.with_precision(precision), width)
-    problem = Problem(coarse, setup.metric, cfg["seed"], exact if precision != "float32" else None)
-    engine = Engine(setup.attack, problem)
-    with Progress(f"{setup.attack.name} {setup.metric.name}", total) as progress:
+    study = setup.study
+    with Progress(f"{study.attack.name} {study.metric.name}", total) as progress:
         for number in mine:
             if number in store.parts:
                 continue
-            chunk = chunks[number]
 
             def tick(finished: int, step: int, base: int = cases, hits: int = won) -> None:
                 rate = f"success {hits}/{base}" if base else "first batch"
                 progress.update(min(base + finished, total), f"{rate}, step {step}")
 
-            rows, delta, scale = _attack_chunk(cfg, setup, engine, chunk, width, splits, tick)
+            rows, delta, scale = _attack_chunk(setup, chunks[number], width, precision, tick)
             store.add(number, rows, delta, scale)
             store.export()
-            cases += len(rows)
+            cases += sum(row["status"] != "skipped" for row in rows)
             won += sum(bool(row["success"]) for row in rows)
             progress.update(cases, f"success {won}/{cases}")
-            tracker.progress(cases, {"cases_done": cases, "success_so_far": won / cases})
+            tracker.progress(
+                cases, {"cases_done": cases, "success_so_far": won / cases if cases else 0.0}
+            )
+    absent = [row for row in store.rows() if row["status"] == "skipped" and row["target"]]
+    if absent:
+        say(
+            f"note: {len(absent)} of {total} cases are left out (status skipped in cases.csv), "
+            f"such as {absent[0]['case_id']}: {absent[0]['message']}"
+        )
 
 
 def _attack_chunk(
-    cfg: Mapping[str, Any],
-    setup: Setup,
-    engine: Engine,
-    chunk: list[CaseSpec],
-    width: int,
-    splits: Mapping[str, str],
-    tick: Any,
+    setup: Setup, specs: list[CaseSpec], width: int, precision: str, tick: Any
 ) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
     """Rows, perturbations and mV scales of one chunk; an error becomes rows that say so."""
-    # A short last chunk is filled up with its last case, so that no new shape is compiled.
-    padded = chunk + [chunk[-1]] * (width - len(chunk))
-    batch = setup.records.batch([s.position for s in padded], setup.victim.n, setup.victim.over)
-    padding = bool(getattr(setup.attack, "perturb_padding", False))
-    injected = setup.injected
-    cases = build_cases(
-        padded, batch, setup.victim, seed=cfg["seed"], perturb_padding=padding,
-        shifts=0 if injected else setup.shifts,
-        mask=injected.free if injected else setup.mask,
-    )  # fmt: skip
-    if injected:
-        cases = injected.with_views(cases, padded, cfg["seed"], setup.attack.max_steps())
-    started = time.perf_counter()
+    study, heard = setup.study, setup.heard
+    victim = study.victim
     try:
-        solution = engine.run(cases, tick)
-        onsets = None
-        if setup.local and not injected:
-            onsets = evaluation_onsets(cases, padded, cfg["seed"], cfg["evaluation"]["shifts"])
-        seconds = (time.perf_counter() - started) * len(padded) / len(chunk)
-        if injected:
-            rows = type2.finished_rows(
-                cfg, setup.victim, setup.records, injected, chunk, batch, cases, solution,
-                [splits[s.record] for s in chunk], time.perf_counter() - started,
-            )  # fmt: skip
-            return rows, solution.delta[: len(chunk)], batch.scale_mv[: len(chunk)]
-        rows = verified_rows(
-            setup.victim, padded, batch, cases, solution,
-            [splits[s.record] for s in padded], seconds, onsets,
+        batch = setup.records.batch([s.position for s in specs], victim.n, victim.over)
+        chunk = Chunk(
+            flatten(batch.x), batch.lengths, *goals(specs, victim.classes),
+            seen=heard.seen(specs) if heard else None,
         )  # fmt: skip
+        outcome = study.run(chunk, width=width, precision=precision, tick=tick)
+        extras: list[dict[str, Any]] = []
+        verdicts = []
+        for i, spec in enumerate(specs):
+            own = outcome.trials[i] if outcome.trials else None
+            verdict, cells = own, {}
+            if outcome.status[i] == "ok" and study.judge.channel.moving:
+                everyone = heard or Audience(np.zeros(len(setup.records), bool), {})
+                tables, verdict = type2.tried(
+                    study.judge, setup.records, everyone, spec, outcome.delta[i], own
+                )
+                cells = {"target_rate": verdict.rate, **tables}
+                if heard:
+                    cells |= type2.signal_cells(
+                        outcome.delta[i], study.own, batch.scale_mv[i], spec, outcome, i
+                    )
+            verdicts.append(verdict)
+            extras.append(cells)
+        splits = [setup.splits[s.record] for s in specs]
+        rows = case_rows(victim, specs, batch, outcome, splits, verdicts, extras)
     except (EcgadvError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        say(f"error: {chunk[0].case_id} and {len(chunk) - 1} more cases failed: {reason}")
-        return failed_rows(chunk, reason), np.zeros((0, *setup.victim.shape)), np.zeros(0)
-    count = len(chunk)
-    delta = unflatten(solution.delta[:count], setup.victim.leads)
-    return rows[:count], delta, batch.scale_mv[:count]
+        say(f"error: {specs[0].case_id} and {len(specs) - 1} more cases failed: {reason}")
+        rows = [left_out(spec, "failed", reason) for spec in specs]
+        return rows, np.zeros((0, *victim.shape)), np.zeros(0)
+    kept = np.array([row["status"] == "ok" for row in rows])
+    return rows, unflatten(outcome.delta, victim.leads)[kept], batch.scale_mv[kept]
 
 
 def _summary(
@@ -400,11 +433,11 @@ def _summary(
             versions[package] = __version__ if package == "ecgadv" else "absent"
     return summaries.summarise(rows, success_pairs(rows)) | {
         "config_signature": signature(cfg),
-        "victim": {"name": setup.victim.name, "sha256": setup.victim.sha256},
-        "input": setup.victim.reading,
+        "victim": {"name": setup.study.victim.name, "sha256": setup.study.victim.sha256},
+        "input": setup.study.victim.reading,
         "data": {"name": setup.records.name, "digest": setup.records.digest},
-        "metric": setup.metric.name,
-        "attack": setup.attack.name,
+        "metric": setup.study.metric.name,
+        "attack": setup.study.attack.name,
         "batch_size": plan["size"],
         "precision": plan["precision"],
         "versions": versions,
@@ -413,8 +446,8 @@ def _summary(
 
 def _robustness(store: RunStore, setup: Setup, folder: Path) -> dict[str, Any]:
     """The victim's robustness, and its curves as ``robustness.csv``; {} for fixed budgets."""
-    column = curves.COLUMN_OF_METRIC.get(setup.metric.name)
-    if column is None or not setup.attack.minimises:
+    column = curves.COLUMN_OF_METRIC.get(setup.study.metric.name)
+    if column is None or not setup.study.attack.minimises:
         return {}
     rows = store.rows()
     steps = curves.curve_rows(curves.pair_curves(rows, column))

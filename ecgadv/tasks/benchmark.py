@@ -26,30 +26,28 @@ import numpy as np
 
 from ecgadv import backend
 from ecgadv.api import make_attack
-from ecgadv.attacks.base import Problem
-from ecgadv.attacks.engine import Engine, Solution, choose_precision, chunk_size
-from ecgadv.config import instantiate
+from ecgadv.config import instantiate, signature
 from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.benchmark import Row, compare
-from ecgadv.evaluate.cases import CaseSpec, build_cases, enumerate_cases
 from ecgadv.evaluate.predictions import Predictions
-from ecgadv.evaluate.verification import verify
 from ecgadv.records.base import RecordSet
 from ecgadv.records.selection import Selection, select
 from ecgadv.report import benchmark as report
 from ecgadv.report import style
 from ecgadv.report.progress import Progress
-from ecgadv.store import write_atomic
+from ecgadv.store import FolderLock, write_atomic
+from ecgadv.store.identity import IDENTITY, refuse_other
+from ecgadv.study.cases import CaseSpec, enumerate_cases
+from ecgadv.study.judge import Judge
+from ecgadv.study.study import Chunk, Solver, Study, goals
 from ecgadv.tasks.common import open_records, open_victim, predict_all, say
 from ecgadv.threat import metrics
 from ecgadv.threat.metrics import Quadratic
-from ecgadv.threat.objectives import Cases, Objective
 from ecgadv.victims.loading import Victim
+from ecgadv.victims.pipeline import flatten
 
 OWN = ("minnorm", "cw")
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers.py"
-
-Solver = Callable[[Cases], Solution]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +74,28 @@ class Bench:
             return form
         return metrics.get(name)
 
+    def study(self, form: Quadratic, name: str, steps: int | None) -> Study:
+        """One of the package's attacks on this benchmark's victim."""
+        attack = make_attack(name, steps=steps)
+        return Study(self.victim, form, attack, Judge(self.victim), seed=int(self.cfg["seed"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What is measured: a study, of a peer with its own solver in the attack's place.
+
+    Attributes:
+        study: victim, judge and cases.
+        precision: of the gradients.
+        solve: a peer's; None for the study's own attack.
+        identity: what tells one measurement from another.
+    """
+
+    study: Study
+    precision: str
+    solve: Solver | None
+    identity: dict[str, Any]
+
 
 def run(cfg: Mapping[str, Any], folder: Path) -> int:
     """Measure what is not measured yet, then write the tables and the figure.
@@ -90,10 +110,14 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     Raises:
         ConfigError: a method is unknown, or there is nothing to compare.
     """
+    return prepare(cfg, folder)()
+
+
+def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
+    """Open what is measured; nothing is written before what is returned is called."""
     options = cfg["benchmark"]
     peers, missing = _peers([*options["methods"], options["scaling_method"]], cfg["backend"])
     methods = [m for m in options["methods"] if m not in missing]
-    scaling = [] if options["scaling_method"] in missing else options["scaling"]
     for method, reason in missing.items():
         say(f"note: {method} is left out: {reason}")
     plan = [
@@ -104,12 +128,34 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     ]
     if not plan:
         raise ConfigError("benchmark.methods: none of them can be measured here")
+    records, victim = open_records(cfg), open_victim(cfg)
+    mine = {"signature": signature(cfg), "data": records.digest, "victim": victim.sha256}
+    refuse_other(folder, **mine)
+
+    def work() -> int:
+        with FolderLock(folder):
+            write_atomic(folder / IDENTITY, json.dumps(mine))
+            return _run(cfg, folder, records, victim, plan, peers, missing)
+
+    return work
+
+
+def _run(
+    cfg: Mapping[str, Any],
+    folder: Path,
+    records: RecordSet,
+    victim: Victim,
+    plan: Sequence[tuple[str, str]],
+    peers: Any,
+    missing: Mapping[str, str],
+) -> int:
+    options = cfg["benchmark"]
+    scaling = [] if options["scaling_method"] in missing else options["scaling"]
     rows_folder = Path(options["out"] or folder / "rows")
     try:
         rows_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{rows_folder}: cannot be written ({error.strerror})") from None
-    records, victim = open_records(cfg), open_victim(cfg)
     predictions, _ = predict_all(cfg, victim, records, folder)
     bench = Bench(cfg, records, victim, predictions, rows_folder)
     write_atomic(folder / "config.json", json.dumps(cfg, indent=1, default=str))
@@ -165,31 +211,29 @@ def _peers(methods: Sequence[str], running: str) -> tuple[Any, dict[str, str]]:
     return module, missing
 
 
-def _solver(
+def _method(
     bench: Bench, form: Quadratic, method: str, peers: Any, count: int, size: int
-) -> tuple[Solver, dict[str, Any]]:
-    """A solver of chunks, and what identifies it."""
+) -> Method:
+    """A method by name."""
     name, steps = method_name(method)
     if name not in OWN:
-        return peers.make(name, steps, bench.victim), {"version": peers.version(name)}
-    attack = make_attack(name, steps=steps)
-    precision, why = choose_precision(bench.cfg["precision"], attack, bench.victim, count, size)
-    exact = Objective(bench.victim)
-    problem = Problem(exact, form, int(bench.cfg["seed"]))
-    if precision != "float32":
-        coarse = Objective(bench.victim.with_precision(precision))
-        problem = dataclasses.replace(problem, objective=coarse, exact=exact)
-    source = Path(inspect.getfile(type(attack))).read_bytes()
+        made = peers.make(name, steps, bench.victim)
+        study = bench.study(form, OWN[0], None)
+        identity = {"version": peers.version(name)}
+        return Method(study, "float32", lambda cases, _: made(cases), identity)
+    study = bench.study(form, name, steps)
+    precision, why = study.precision(bench.cfg["precision"], count, size)
+    source = Path(inspect.getfile(type(study.attack))).read_bytes()
     identity = {
-        "options": repr(attack),
+        "options": repr(study.attack),
         "code": hashlib.sha256(source).hexdigest()[:16],
         "precision": precision,
         # Carlini and Wagner's attack works in Euclidean coordinates: no ridge.
         "ridge": None if name == "cw" else form.ridge,
-        "seed": problem.seed,
+        "seed": study.seed,
     }
     say(f"{method}, metric {form.name}: {precision} gradients ({why})")
-    return Engine(attack, problem).run, identity
+    return Method(study, precision, None, identity)
 
 
 def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], peers: Any) -> Row:
@@ -198,12 +242,12 @@ def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], p
     ids = [s.case_id for s in specs]
     file = bench.folder / f"{metric}-{method}-{len(ids)}.json"
     stored = read_row(file) if bench.cfg["resume"] else None
-    size = chunk_size(bench.victim, bench.cfg["batch_size"], len(specs))
+    size = bench.study(form, OWN[0], None).size(bench.cfg["batch_size"], len(specs))
     setting = setting_of(bench.victim, bench.records, ids)
     if stored is not None and stored.origin == "imported" and _fits(stored.identity, setting):
         return stored
-    solver, identity = _solver(bench, form, method, peers, len(specs), size)
-    identity = setting | identity | {"batch_size": size}
+    made = _method(bench, form, method, peers, len(specs), size)
+    identity = setting | made.identity | {"batch_size": size}
     if stored is not None and stored.identity == identity and len(stored.case_id) == len(ids):
         return stored
     if stored is None or stored.identity != identity:
@@ -219,47 +263,48 @@ def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], p
     with Progress(f"{method} {metric}", len(ids)) as progress:
         while len(stored.case_id) < len(ids):
             chunk = list(specs[len(stored.case_id) : len(stored.case_id) + size])
-            stored = _add_chunk(bench, form, solver, stored, chunk, size)
+            stored = _add_chunk(bench, made, stored, chunk, size)
             write_atomic(file, json.dumps(dataclasses.asdict(stored)))
             progress.update(len(stored.case_id), f"success {sum(stored.success)}")
     return stored
 
 
-def _add_chunk(
-    bench: Bench, form: Quadratic, solver: Solver, row: Row, chunk: list[CaseSpec], size: int
-) -> Row:
-    # A short last chunk is filled up with its last case, so that no new shape is compiled.
-    padded = chunk + [chunk[-1]] * (size - len(chunk))
-    batch = bench.records.batch([s.position for s in padded], bench.victim.n)
-    cases = build_cases(padded, batch, bench.victim, seed=int(bench.cfg["seed"]))
-    with PeakMemory() as memory:
-        started, busy = time.perf_counter(), time.process_time()
-        solution = solver(cases)
-        seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    verdict = verify(
-        bench.victim, batch.x, solution.delta, cases.lengths, cases.source, cases.target
+def _add_chunk(bench: Bench, method: Method, row: Row, chunk: list[CaseSpec], size: int) -> Row:
+    batch = bench.records.batch([s.position for s in chunk], bench.victim.n)
+    cases = Chunk(flatten(batch.x), batch.lengths, *goals(chunk, bench.victim.classes))
+    meter = Meter()
+    found = method.study.run(
+        cases, width=size, precision=method.precision, solve=method.solve, meter=lambda: meter
     )
-    count = len(chunk)
-    delta = solution.delta[:count].astype(np.float64)
+    # The solver works on full chunks only: of the last one the share of its cases counts.
+    share = len(chunk) / size
+    delta = found.delta.astype(np.float64)
+    assert found.trials is not None
+    verdicts = zip(found.trials, found.status, strict=True)
     return dataclasses.replace(
         row,
         case_id=row.case_id + [s.case_id for s in chunk],
-        success=row.success + [bool(v) for v in verdict.success[:count]],
-        distance=row.distance + [float(v) for v in form.value(delta)],
+        success=row.success + [t.success and status == "ok" for t, status in verdicts],
+        distance=row.distance + [float(v) for v in method.study.metric.value(delta)],
         d_l2=row.d_l2 + [float(v) for v in metrics.d_l2(delta)],
-        gradients=row.gradients + [int(v) for v in solution.gradients[:count]],
-        forwards=row.forwards + [int(v) for v in solution.forwards[:count]],
-        seconds=row.seconds + seconds * count / len(padded),
-        cpu_seconds=(row.cpu_seconds or 0.0) + busy * count / len(padded),
-        peak_mb=max(row.peak_mb or 0.0, memory.peak),
-        growth_mb=max(row.growth_mb or 0.0, memory.peak - memory.before),
+        gradients=row.gradients + [int(v) for v in found.gradients],
+        forwards=row.forwards + [int(v) for v in found.forwards],
+        seconds=row.seconds + meter.seconds * share,
+        cpu_seconds=(row.cpu_seconds or 0.0) + meter.cpu_seconds * share,
+        peak_mb=max(row.peak_mb or 0.0, meter.peak),
+        growth_mb=max(row.growth_mb or 0.0, meter.peak - meter.before),
     )
 
 
-class PeakMemory:
-    """The largest resident memory of this process while a block runs, looked at every 50 ms."""
+class Meter:
+    """Time and the largest resident memory of this process while a block runs.
 
-    def __enter__(self) -> PeakMemory:
+    Memory is looked at every 50 ms.
+    """
+
+    seconds = cpu_seconds = before = peak = 0.0
+
+    def __enter__(self) -> Meter:
         import psutil
 
         self._process = psutil.Process()
@@ -267,6 +312,7 @@ class PeakMemory:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
+        self._started, self._busy = time.perf_counter(), time.process_time()
         return self
 
     def _look(self) -> None:
@@ -274,6 +320,8 @@ class PeakMemory:
             self.peak = max(self.peak, self._process.memory_info().rss / 1e6)
 
     def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._started
+        self.cpu_seconds = time.process_time() - self._busy
         self._stop.set()
         self._thread.join()
         self.peak = max(self.peak, self._process.memory_info().rss / 1e6)
@@ -300,7 +348,7 @@ def _same_setting(row: Row, other: Row) -> bool:
 def read_row(file: Path) -> Row | None:
     """A stored row; None where there is none, or it cannot be read."""
     try:
-        return Row(**json.loads(file.read_text()))
+        return Row(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -315,7 +363,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores and versions."""
     name = platform.processor() or platform.machine()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         pass

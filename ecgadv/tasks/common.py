@@ -12,8 +12,16 @@ import numpy as np
 
 from ecgadv.config import instantiate
 from ecgadv.errors import DataError, VictimError
-from ecgadv.evaluate.predictions import Predictions, class_frequencies, predict, table_rows
+from ecgadv.evaluate.predictions import (
+    Predictions,
+    class_frequencies,
+    doubts,
+    predict,
+    table_rows,
+)
+from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
+from ecgadv.records.intake import longer_than
 from ecgadv.records.opening import open_source
 from ecgadv.report.progress import Progress
 from ecgadv.store import write_csv
@@ -27,6 +35,10 @@ PREDICTION_COLUMNS = (
 FREQUENCY_COLUMNS = ("class", "records", "correct", "heldout_records", "heldout_correct")
 
 
+_told: set[str] = set()
+"""Caches that cannot be written, as far as that was said."""
+
+
 def say(message: str) -> None:
     """One line for the person at the terminal; standard error, as results go to standard output."""
     print(message, file=sys.stderr, flush=True)
@@ -36,6 +48,10 @@ def use_caches(cfg: Mapping[str, Any]) -> None:
     """Point the caches to ``paths.data`` where that is set."""
     if cfg["paths"].get("data"):
         os.environ["ECGADV_CACHE"] = str(cfg["paths"]["data"])
+    place = str(cache.cache_root())
+    if place not in _told and not cache.is_writable():
+        _told.add(place)
+        say(f"note: nothing can be kept in the cache {place}: no permission to write there")
 
 
 def open_records(cfg: Mapping[str, Any]) -> RecordSet:
@@ -47,6 +63,8 @@ def open_records(cfg: Mapping[str, Any]) -> RecordSet:
     if not len(records):
         raise DataError(f"data={name}: no usable record")
     _note_skipped(list(records.skipped.items()))
+    for note in records.notes:
+        say(f"note: {note}")
     return records
 
 
@@ -74,6 +92,8 @@ def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Vic
         VictimError: it reads another number of leads than the records have, or cannot be used.
     """
     victim = load_victim(instantiate(cfg["victim"]))
+    for note in victim.notes:
+        say(f"note: victim {victim.name}: {note}")
     reading = declared(cfg["victim"])
     for key in ("fs", "classes"):
         own, said = getattr(victim, key), getattr(reading, key)
@@ -85,6 +105,9 @@ def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Vic
             f"victim {victim.name} reads {victim.leads} lead(s), the records of "
             f"data={records.name} have {records.leads}"
         )
+    long = longer_than(records, victim.n, "start" in cfg["data"]) if records is not None else ""
+    if long:
+        say(f"note: {long}")
     if cfg["task"] == "benchmark":
         only_usual_input(victim, "task=benchmark")
     elif cfg["threat_model"] == "type2":
@@ -120,6 +143,8 @@ def predict_all(
         )
     with Progress(f"classifying {records.name}", len(records)) as progress:
         predictions = predict(victim, records, tick=lambda done, _: progress.update(done))
+    for doubt in doubts(victim, records, predictions):
+        say(f"note: victim {victim.name}: {doubt}")
     write_csv(
         folder / "predictions.csv", table_rows(victim, records, predictions), PREDICTION_COLUMNS
     )

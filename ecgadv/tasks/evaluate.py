@@ -5,7 +5,8 @@ With ``evaluate.study`` the answers of a reading study are scored instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import numpy as np
 from ecgadv.config import signature
 from ecgadv.errors import ConfigError, StoreError, VictimError
 from ecgadv.evaluate.summary import rate
-from ecgadv.evaluate.transfer import evaluation_columns, onsets_of, rejudge, transfer_rates
+from ecgadv.evaluate.transfer import rejudge, transfer_rates
+from ecgadv.evaluate.trials import trial_columns
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
+from ecgadv.store.identity import IDENTITY
+from ecgadv.store.reading import AGAIN
 from ecgadv.tasks import reading, type2
 from ecgadv.tasks.common import only_usual_input, open_victim, say, use_caches
 from ecgadv.tracking import open_tracker
@@ -41,9 +45,14 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
         StoreError: it holds no perturbations, or its recordings have changed.
         VictimError: the victim does not fit the perturbations.
     """
+    return prepare(cfg, folder)()
+
+
+def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
+    """Open the earlier run and the victim; nothing is written before what is returned is called."""
     wanted = cfg.get("evaluate") or {}
     if wanted.get("study"):
-        return reading.evaluate(cfg, folder)
+        return partial(reading.evaluate, cfg, folder)
     named = wanted.get("run")
     if not named:
         raise ConfigError("task=evaluate needs evaluate.run=FOLDER (of an attack run)")
@@ -51,14 +60,23 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
     earlier = load_run(named)
     if not len(earlier.case_ids):
         raise StoreError(f"{named}: holds no perturbations to evaluate")
+    known = set(earlier.cases["case_id"])
+    lost = next((str(name) for name in earlier.case_ids if str(name) not in known), None)
+    if lost is not None:
+        raise StoreError(f"{named}: cases.csv lacks case {lost} of perturbations.npz; {AGAIN}")
+    victim = open_victim(cfg)
+    same_input(earlier, victim)
+    return partial(_run, cfg, folder, earlier, victim)
+
+
+def _run(cfg: Mapping[str, Any], folder: Path, earlier: Run, victim: Victim) -> int:
     with RunStore(folder) as store:
         tracker = open_tracker(
             cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]), signature=signature(cfg)
         )
         with tracker:
             store.write_json("config.json", dict(cfg))
-            victim = open_victim(cfg)
-            same_input(earlier, victim)
+            store.write_json(IDENTITY, {"signature": signature(cfg)})
             data = earlier.summary.get("data", {})
             tracker.start({"name": data.get("name", ""), "digest": data.get("digest", ""),
                            "records": len(set(earlier.cases["record"])),
@@ -68,7 +86,7 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             else:
                 rows = judge_run(cfg, earlier, victim)
                 more = {"transfer": transfer_rates(rows)}
-                write_csv(folder / "evaluation.csv", rows, evaluation_columns(victim.classes))
+                write_csv(folder / "evaluation.csv", rows, trial_columns(victim.classes))
             result = _summary(cfg, earlier, victim, rows) | more
             store.write_json("summary.json", result)
             _show(rows)
@@ -77,6 +95,11 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
             was = earlier.summary.get("success_rate")
             known = "" if was is None else f"; {was:.1%} in the run itself"
             low, high = result["ci95"]
+            if result["n_skipped"]:
+                say(
+                    f"note: {result['n_skipped']} cases are left out: {victim.name} does not read "
+                    "their record as its source before anything is added"
+                )
             say(
                 f"success {result['n_success']}/{result['n_cases']} "
                 f"({low:.1%} – {high:.1%}) by {victim.name}{known}"
@@ -113,22 +136,22 @@ def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> list[dict
     # Where the padding was perturbed too, it is part of the recording that is judged.
     padded = bool((earlier.config.get("attack") or {}).get("perturb_padding"))
     lengths = np.full(len(names), earlier.delta.shape[1]) if padded else earlier.lengths
-    onsets = None
-    if cfg["deployment"] == "local":
-        onsets = onsets_of(names, lengths, cfg["seed"], int(cfg["evaluation"]["shifts"]))
-    return rejudge(victim, cases, earlier.x, earlier.delta, lengths, onsets=onsets)
+    judge = type2.deployment({**cfg, "threat_model": "type1"}, victim)
+    return rejudge(judge, cases, earlier.x, earlier.delta, lengths)
 
 
 def _summary(
     cfg: Mapping[str, Any], earlier: Run, victim: Victim, rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    overall = rate(rows)
+    counted = [row for row in rows if row["status"] != "skipped"]
+    overall = rate(counted)
     return {
         "n_cases": overall["n"],
         "n_success": overall["n_success"],
         "success_rate": overall["success_rate"],
         "ci95": overall["ci95"],
-        "target_rate": float(np.mean([row["success_rate"] for row in rows])),
+        "n_skipped": len(rows) - len(counted),
+        "target_rate": float(np.mean([r["success_rate"] for r in counted])) if counted else None,
         "pairs": {pair: rate(group) for pair, group in success_pairs(rows).items()},
         "deployment": cfg["deployment"],
         "n_shifts": rows[0]["n_shifts"],

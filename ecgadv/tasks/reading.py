@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ecgadv.config import signature
 from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.reading import JOINED_COLUMNS, join, read_answers, read_key, score
 from ecgadv.report import data, style
 from ecgadv.report.reading import FOLDER, KEY, scores_figure, write_study
 from ecgadv.store import write_atomic, write_csv
+from ecgadv.store.identity import IDENTITY
 from ecgadv.tracking.content import run_folders
 
 WORDS = {"detect": "altered?", "closest": "closest?"}
@@ -84,6 +86,8 @@ def evaluate(cfg: Mapping[str, Any], folder: Path) -> int:
     key = read_key(key_file(cfg, answers))
     rows = join(read_answers(answers), key)
     scores = {"study": key["study"], "study_seed": key["seed"], **score(rows, int(cfg["seed"]))}
+    mine = {"signature": signature(cfg)}
+    write_atomic(folder / IDENTITY, json.dumps(mine) + "\n")
     write_csv(folder / "study_answers.csv", rows, JOINED_COLUMNS)
     write_atomic(folder / "study_scores.json", json.dumps(scores, indent=1) + "\n")
     with style.vector_copies():

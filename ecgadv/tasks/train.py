@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ecgadv.config import signature
 from ecgadv.errors import StoreError
+from ecgadv.records.base import RecordSet
 from ecgadv.store import RunStore
+from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.tasks.common import open_records, say
 from ecgadv.tracking import open_tracker
 from ecgadv.victims.training import TrainSettings, train
@@ -22,14 +25,36 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
 
     The folder's file is used with ``victim=keras victim.path=<folder>/victim.keras``.
     """
+    return prepare(cfg, folder)()
+
+
+def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
+    """Open the records; nothing is written before what is returned is called.
+
+    Raises:
+        RefusedError: the folder holds a training on other data.
+    """
     settings = TrainSettings(**cfg["train"])
+    records = open_records(cfg)
+    mine = {"signature": signature(cfg), "data": records.digest}
+    refuse_other(folder, **mine)
+    return partial(_run, cfg, folder, settings, records, mine)
+
+
+def _run(
+    cfg: Mapping[str, Any],
+    folder: Path,
+    settings: TrainSettings,
+    records: RecordSet,
+    mine: Mapping[str, str],
+) -> int:
     with RunStore(folder) as store:
         tracker = open_tracker(
             cfg["tracking"], cfg, folder, root=Path(cfg["paths"]["root"]), signature=signature(cfg)
         )
         with tracker:
             store.write_json("config.json", dict(cfg))
-            records = open_records(cfg)
+            store.write_json(IDENTITY, mine)
             tracker.start(
                 {"name": records.name, "digest": records.digest, "records": len(records),
                  "root": cfg["data"].get("root")}

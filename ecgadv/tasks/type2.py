@@ -9,70 +9,47 @@ from typing import Any
 
 import numpy as np
 
-from ecgadv.attacks.base import Attack
-from ecgadv.attacks.engine import Solution
-from ecgadv.attacks.eot import EOT, paper_shifts
-from ecgadv.config import instantiate
 from ecgadv.errors import ConfigError, DataError, StoreError
-from ecgadv.evaluate.cases import ANY, CaseSpec, case_seed, verified_rows
 from ecgadv.evaluate.predictions import predict
-from ecgadv.evaluate.type2 import (
+from ecgadv.evaluate.trials import (
     SHIFT_COLUMNS,
-    Protocol,
-    stack_verdicts,
+    shift_rows,
     summarise_evaluation,
     trial_columns,
-    try_records,
-    verdict_of,
+    trial_row,
 )
-from ecgadv.records.base import Batch, RecordSet, class_name
+from ecgadv.records.base import RecordSet, class_name
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress
 from ecgadv.store import Run, write_csv
+from ecgadv.study.cases import ANY, CaseSpec
+from ecgadv.study.judge import Judge, Trial, pooled
+from ecgadv.study.study import Injected, Outcome
 from ecgadv.tasks.common import open_records, say
-from ecgadv.threat.injection import Injection
-from ecgadv.threat.limits import mask_array
-from ecgadv.threat.objectives import Cases
-from ecgadv.threat.transforms import FrontEnd, draw_views, window_samples
+from ecgadv.threat.channel import Channel
+from ecgadv.threat.objectives import UNTARGETED
+from ecgadv.threat.transforms import FrontEnd, window_samples
 from ecgadv.victims.loading import Victim
-
-MOST_ROUNDS = 1024
-"""Sets of views drawn for a case at most; a longer attack goes round them."""
+from ecgadv.victims.pipeline import flatten
 
 HISTORY_POINTS = 100
 """Points of the loss curve that are kept of a case."""
 
 
 @dataclass(frozen=True)
-class Injected:
-    """A Type II run's settings.
+class Audience:
+    """The recordings that injected signals are made from, and those that they are tried on.
 
     Attributes:
-        window: samples that a perturbation lasts.
-        free: (n,) 1 on the samples of them that may differ from 0, at onset 0.
-        front_end: F as the attacker models it.
-        protocol: how the results are tried.
-        shifts: views an iteration; 0 where the attacker takes the onset for known.
         eligible: (R,) bool, records that may be attacked or tried: classified correctly, and at
             least as long as a classifier input.
         training: class letter -> positions of the records of a universal perturbation; {} without.
+        most: other records of each class that a signal is tried on; None for all.
     """
 
-    window: int
-    free: np.ndarray
-    front_end: FrontEnd
-    protocol: Protocol
-    shifts: int
     eligible: np.ndarray
     training: dict[str, np.ndarray]
-
-    def objective(self, victim: Victim, records: RecordSet, at_once: int | None) -> Injection:
-        """The attack's view of the victim, through so many views of each case at a time."""
-        pool = None
-        if self.training:
-            rows = np.concatenate(list(self.training.values()))
-            pool = records.batch(rows, victim.n).x
-        return Injection(victim, self.front_end, self.shifts, pool, at_once)
+    most: int | None = None
 
     def trained_on(self, spec: CaseSpec) -> np.ndarray:
         """Positions of the records that a universal perturbation is made from."""
@@ -80,25 +57,20 @@ class Injected:
             return np.concatenate(list(self.training.values()))
         return self.training[spec.source]
 
-    def with_views(self, cases: Cases, specs: Sequence[CaseSpec], seed: int, rounds: int) -> Cases:
-        """Cases with their random onsets, and records where those are drawn too."""
-        n = cases.x.shape[1]
-        seeds = [case_seed(seed, s.position, t) for s, t in zip(specs, cases.target, strict=True)]
-        views, first = [], 0
-        starts = {}
+    def pool(self, records: RecordSet, n: int) -> np.ndarray | None:
+        """(K, n) standardised records of universal training, class after class."""
+        if not self.training:
+            return None
+        return records.batch(np.concatenate(list(self.training.values())), n).x
+
+    def seen(self, specs: Sequence[CaseSpec]) -> np.ndarray | None:
+        """(B, 2) first record and number of records of the pool that each case is made from."""
+        if not self.training:
+            return None
+        starts, first = {ANY: 0}, 0
         for letter, rows in self.training.items():
             starts[letter], first = first, first + len(rows)
-        for spec, own in zip(specs, seeds, strict=True):
-            count = len(self.trained_on(spec)) if self.training else 1
-            drawn = draw_views(
-                [own], self.window, n, rounds=min(rounds, MOST_ROUNDS), shifts=self.shifts,
-                records=count,
-            )  # fmt: skip
-            if self.training and not self.shifts:
-                # Without shifts the records still take turns.
-                drawn = drawn + n * (np.arange(drawn.shape[1])[None, :, None] % count)
-            views.append(drawn[0] + n * starts.get(spec.source, 0))
-        return cases._replace(onsets=np.stack(views).astype(np.int32))
+        return np.array([(starts[s.source], len(self.trained_on(s))) for s in specs])
 
 
 def check(cfg: Mapping[str, Any]) -> None:
@@ -116,43 +88,46 @@ def check(cfg: Mapping[str, Any]) -> None:
         )
 
 
-def prepare(
+def injection(cfg: Mapping[str, Any], victim: Victim) -> Injected:
+    """What the attacker can do and believes, from a configuration.
+
+    Raises:
+        ConfigError: the window does not fit.
+    """
+    window = window_samples(cfg["window"], victim.n, victim.fs)
+    local = cfg["deployment"] == "local"
+    return Injected(window, FrontEnd.from_config(cfg["filter"], victim.fs) if local else FrontEnd())
+
+
+def deployment(cfg: Mapping[str, Any], victim: Victim) -> Judge:
+    """The deployment that judges, of either threat model, from a configuration."""
+    evaluation, local = cfg["evaluation"], cfg["deployment"] == "local"
+    channel = Channel(moving=local, leads=victim.leads)
+    if cfg["threat_model"] == "type2":
+        node = {**evaluation, "name": evaluation["filter"]}
+        channel = Channel(
+            injected=True, moving=True, window=window_samples(cfg["window"], victim.n, victim.fs),
+            front_end=FrontEnd.from_config(node, victim.fs) if local else FrontEnd(),
+            order=evaluation["order"], leads=victim.leads,
+        )  # fmt: skip
+    return Judge(victim, channel, int(evaluation["shifts"]), int(cfg["seed"]))
+
+
+def audience(
     cfg: Mapping[str, Any],
     victim: Victim,
     records: RecordSet,
     correct: np.ndarray,
     split: np.ndarray,
-    attack: Attack,
-) -> Injected:
-    """Settings of a run, from its configuration.
+    train_records: int = 0,
+) -> Audience:
+    """The recordings of a run.
 
     Raises:
-        ConfigError: the window does not fit, no record is long enough, or fewer than a universal
-            perturbation needs.
+        ConfigError: no record is long enough, or fewer than a universal perturbation needs.
     """
     check(cfg)
     n = victim.n
-    window = window_samples(cfg["window"], n, victim.fs)
-    free = (np.arange(n) < window).astype(np.float32)
-    spans = getattr(attack, "mask", None)
-    if spans is not None:
-        free *= mask_array(spans, n, victim.fs)
-        if not free.any():
-            raise ConfigError(
-                f"attack.mask={spans} window={cfg['window']}: have no sample in common"
-            )
-    attack.limits.check_span(int(free.sum()))
-    local = cfg["deployment"] == "local"
-    front_end = FrontEnd.from_config(cfg["filter"], victim.fs) if local else FrontEnd()
-    evaluation = cfg["evaluation"]
-    node = {**evaluation, "name": evaluation["filter"]}
-    device = FrontEnd.from_config(node, victim.fs) if local else FrontEnd()
-    protocol = Protocol(
-        device, window, evaluation["shifts"], evaluation["order"], evaluation["max_records"]
-    )
-    shifts = int(cfg["eot"].get("shifts") or 0) if cfg["eot"]["name"] == "shift" else 0
-    if shifts and isinstance(attack, EOT) and attack.schedule == "paper":
-        shifts = paper_shifts(window, n)
     eligible = np.asarray(correct, bool) & (records.lengths >= n)
     if not eligible.any():
         raise ConfigError(
@@ -161,11 +136,8 @@ def prepare(
         )
     training = {}
     if cfg["universal"]:
-        assert isinstance(attack, EOT)
-        training = _training_records(
-            cfg, records, victim.classes, eligible, split, attack.train_records
-        )
-    return Injected(window, free, front_end, protocol, shifts, eligible, training)
+        training = _training_records(cfg, records, victim.classes, eligible, split, train_records)
+    return Audience(eligible, training, cfg["evaluation"]["max_records"])
 
 
 def _training_records(
@@ -202,7 +174,7 @@ def _training_records(
 
 
 def universal_specs(
-    injected: Injected, specs: Sequence[CaseSpec], records: RecordSet, together: bool = False
+    heard: Audience, specs: Sequence[CaseSpec], records: RecordSet, together: bool = False
 ) -> list[CaseSpec]:
     """One case a pair of classes instead of one a record; named after the first training record.
 
@@ -212,90 +184,67 @@ def universal_specs(
     out = []
     for source, target in pairs:
         spec = CaseSpec("", 0, source, target)
-        rows = injected.trained_on(spec)
+        rows = heard.trained_on(spec)
         first = int(rows[0])
         out.append(CaseSpec(records.ids[first], first, source, target, universal=len(rows)))
     return out
 
 
 def tried(
-    victim: Victim,
+    judge: Judge,
     records: RecordSet,
-    injected: Injected,
+    heard: Audience,
     spec: CaseSpec,
     p: np.ndarray,
-    seed: int,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One perturbation by the protocol.
+    own: Trial | None,
+) -> tuple[dict[str, Any], Trial]:
+    """One perturbation on the recordings that it is for.
+
+    Args:
+        judge: the deployment.
+        records: of the data source.
+        heard: which of them count.
+        spec: the case.
+        p: (n,) the perturbation.
+        own: the verdict on its own record; None of a universal one.
 
     Returns:
         Its rows of ``evaluation.csv`` and ``shifts.csv`` under those names, and its verdict: on its
         own record, of a universal one on the unseen records of the class it was made from.
     """
-    own = [] if spec.universal else [spec.position]
-    others = _others(injected, records, spec)
-    rows, logits, onsets = try_records(
-        victim, injected.protocol, spec, p, records, [*own, *others], seed
-    )
-    judged = [i for i, r in enumerate(rows) if r["same_record"] or spec.universal]
-    judged = [i for i in judged if spec.source in (rows[i]["source"], ANY)]
-    verdict = verdict_of(victim, spec, logits[judged].reshape(-1, logits.shape[-1]))
-    shifts = [
-        {
-            "perturbation_case": spec.case_id,
-            "victim_record": rows[i]["victim_record"],
-            "target": spec.target,
-            "source": spec.source,
-            "onset": int(onset),
-            "predicted": victim.classes[int(k)],
-        }
-        for i in judged
-        for onset, k in zip(onsets[i], logits[i].argmax(1), strict=True)
-    ]
-    return {"evaluation": rows, "shifts": shifts}, verdict
+    victim, classes = judge.victim, judge.victim.classes
+    target = UNTARGETED if spec.target == ANY else classes.index(spec.target)
+    found = [] if own is None else [(spec.record, spec.source, True, own)]
+    x = flatten(records.batch([spec.position], victim.n, victim.over).x)[0]
+    for position in _others(heard, records, spec):
+        other = flatten(records.batch([position], victim.n, victim.over).x)[0]
+        letter = str(records.labels[position])
+        trial = judge.on_other(x, target, p, other, classes.index(letter))
+        found.append((records.ids[position], letter, False, trial))
+    rows = [trial_row(classes, spec, *one) for one in found]
+    judged = [one for one in found if one[2] or (spec.universal and spec.source in (one[1], ANY))]
+    shifts = [row for one in judged for row in shift_rows(classes, spec, one[0], one[3])]
+    return {"evaluation": rows, "shifts": shifts}, pooled([one[3] for one in judged])
 
 
-def finished_rows(
-    cfg: Mapping[str, Any],
-    victim: Victim,
-    records: RecordSet,
-    injected: Injected,
-    specs: Sequence[CaseSpec],
-    batch: Batch,
-    cases: Cases,
-    solution: Solution,
-    splits: Sequence[str],
-    seconds: float,
-) -> list[dict[str, Any]]:
-    """Rows of ``cases.csv`` by the protocol; each carries its rows of the other tables too."""
-    parts, extras = [], []
-    # A chunk that was filled up has more rows than cases.
-    for spec, p, scale in zip(specs, solution.delta, batch.scale_mv, strict=False):
-        tables, verdict = tried(victim, records, injected, spec, p, cfg["seed"])
-        power = float((p.astype(np.float64) ** 2).sum() / injected.free.sum())
-        parts.append(verdict)
-        extras.append(
-            tables
-            | {
-                "target_rate": verdict["rate"],
-                "mean_power": power,
-                "rms_mv": float(scale) * power**0.5,
-                "peak_mv": float(scale) * float(np.abs(p).max()),
-                "n_records": max(1, spec.universal),
-            }
-        )
-    rows = verified_rows(
-        victim, specs, batch, cases, solution, splits, seconds, verdict=stack_verdicts(parts)
-    )
-    for i, (row, extra) in enumerate(zip(rows, extras, strict=True)):
-        row.update(extra)
-        if solution.history is not None:
-            curve = solution.history[i]
-            picks = np.unique(np.linspace(0, len(curve) - 1, HISTORY_POINTS).astype(int))
-            row["history"] = [[int(k) + 1, round(float(curve[k]), 6)] for k in picks]
-        if specs[i].universal:
-            row["message"] = f"universal: made from {specs[i].universal} records"
-    return rows
+def signal_cells(
+    p: np.ndarray, free: np.ndarray, scale: float, spec: CaseSpec, outcome: Outcome, row: int
+) -> dict[str, Any]:
+    """Cells of ``cases.csv`` that only injected signals have, and the loss of every iteration."""
+    power = float((p.astype(np.float64) ** 2).sum() / free.sum())
+    cells: dict[str, Any] = {
+        "mean_power": power,
+        "rms_mv": float(scale) * power**0.5,
+        "peak_mv": float(scale) * float(np.abs(p).max()),
+        "n_records": max(1, spec.universal),
+    }
+    if outcome.history is not None:
+        curve = outcome.history[row]
+        picks = np.unique(np.linspace(0, len(curve) - 1, HISTORY_POINTS).astype(int))
+        cells["history"] = [[int(k) + 1, round(float(curve[k]), 6)] for k in picks]
+    if spec.universal:
+        cells["message"] = f"universal: made from {spec.universal} records"
+    return cells
 
 
 def lines(evaluation: Mapping[str, Any]) -> list[str]:
@@ -309,10 +258,17 @@ def lines(evaluation: Mapping[str, Any]) -> list[str]:
     for kind, words in kinds.items():
         if kind in evaluation:
             total = evaluation[kind]["all"]
-            low, high = total["ci95_records"]
+            if not total["n_trials"]:
+                continue
+            known = total["ci95_records"]
+            shown = (
+                f"{100 * known[0]:.1f} to {100 * known[1]:.1f} %, bootstrap over records"
+                if known
+                else "too few records for an interval"
+            )
             out.append(
                 f"{words}: {100 * total['success_rate']:.1f} % of {total['n_trials']} readings "
-                f"reach the target ({100 * low:.1f} to {100 * high:.1f} %, bootstrap over records)"
+                f"reach the target ({shown})"
             )
     return out
 
@@ -330,40 +286,43 @@ def try_again(
         StoreError: the data source lacks a record of the run.
         ConfigError: no record can be tried.
     """
-    settings = {**earlier.config, "evaluation": cfg["evaluation"], "paths": cfg["paths"]}
+    settings = {
+        **earlier.config, "evaluation": cfg["evaluation"], "paths": cfg["paths"],
+        "seed": cfg["seed"],
+    }  # fmt: skip
     records = open_records(settings)
     known = predict(victim, records)
+    judge = deployment(settings, victim)
     # The records of universal training are read from the run, not chosen anew.
-    injected = prepare(
-        {**settings, "universal": False}, victim, records, known.correct, known.split,
-        instantiate(settings["attack"]),
-    )  # fmt: skip
+    heard = audience({**settings, "universal": False}, victim, records, known.correct, known.split)
     trained = earlier.summary.get("training_records") or {}
     try:
         training = {
             letter: np.array([records.index(name) for name in names])
             for letter, names in trained.items()
         }
-        injected = replace(injected, training=training)
+        heard = replace(heard, training=training)
         table = earlier.cases.set_index("case_id")
         rows: list[dict[str, Any]] = []
         with Progress("trying perturbations", len(earlier.delta)) as progress:
             for case_id, p in zip(earlier.case_ids, earlier.delta, strict=True):
                 case = table.loc[str(case_id)]
-                source = str(case["source"])
-                spec = CaseSpec(
-                    str(case["record"]), records.index(str(case["record"])), source,
-                    str(case["target"]),
-                )  # fmt: skip
+                name, source, target = (str(case[k]) for k in ("record", "source", "target"))
+                spec = CaseSpec(name, records.index(name), source, target)
+                own = None
                 if training:
-                    spec = replace(spec, universal=len(injected.trained_on(spec)))
-                tables, verdict = tried(victim, records, injected, spec, p, cfg["seed"])
+                    spec = replace(spec, universal=len(heard.trained_on(spec)))
+                else:
+                    own = _own_trial(judge, records, spec, p)
+                tables, verdict = tried(judge, records, heard, spec, p, own)
                 rows.append(
                     tables
                     | {
                         "case_id": spec.case_id, "record": spec.record, "source": source,
-                        "target": spec.target, "success": verdict["success"], "status": "ok",
-                        "success_rate": verdict["rate"], "n_shifts": injected.protocol.shifts,
+                        "target": spec.target, "success": verdict.success,
+                        "status": "ok" if verdict.exists else "skipped",
+                        "success_rate": verdict.rate, "n_shifts": judge.shifts,
+                        "n_clean": verdict.n_clean, "n_success": verdict.n_success,
                     }
                 )  # fmt: skip
                 progress.update(len(rows))
@@ -373,11 +332,22 @@ def try_again(
     return rows, more | {"deployment": settings["deployment"]}
 
 
-def _others(injected: Injected, records: RecordSet, spec: CaseSpec) -> list[int]:
+def _own_trial(judge: Judge, records: RecordSet, spec: CaseSpec, p: np.ndarray) -> Trial:
+    victim = judge.victim
+    batch = records.batch([spec.position], victim.n, victim.over)
+    target = UNTARGETED if spec.target == ANY else victim.classes.index(spec.target)
+    (trial,) = judge.trials(
+        flatten(batch.x), flatten(p[None]), batch.lengths,
+        np.array([victim.classes.index(spec.source)]), np.array([target]),
+    )  # fmt: skip
+    return trial
+
+
+def _others(heard: Audience, records: RecordSet, spec: CaseSpec) -> list[int]:
     """Unseen records: of the perturbation's class; of a universal one's, the other classes too."""
     seen = {spec.position}
     if spec.universal:
-        seen = {int(i) for i in injected.trained_on(spec)}
+        seen = {int(i) for i in heard.trained_on(spec)}
     classes = [spec.source] if spec.source != ANY else []
     if spec.universal:
         classes += [
@@ -387,8 +357,8 @@ def _others(injected: Injected, records: RecordSet, spec: CaseSpec) -> list[int]
         ]
     chosen = []
     for letter in classes:
-        rows = np.flatnonzero(injected.eligible & (records.labels == letter))
-        chosen += [int(i) for i in rows if int(i) not in seen][: injected.protocol.max_records]
+        rows = np.flatnonzero(heard.eligible & (records.labels == letter))
+        chosen += [int(i) for i in rows if int(i) not in seen][: heard.most]
     return chosen
 
 

@@ -272,6 +272,6 @@ def get(name: str | Quadratic) -> Quadratic:
     """A metric by name; raises :class:`ConfigError` for an unknown one."""
     if isinstance(name, Quadratic):
         return name
-    if name not in METRICS:
+    if not isinstance(name, str) or name not in METRICS:
         raise ConfigError(f"metric={name}: unknown; there are {', '.join(METRICS)}")
     return METRICS[name]()  # type: ignore[call-arg]

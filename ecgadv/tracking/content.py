@@ -46,7 +46,7 @@ _BACKENDS = {
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; {} where the file is missing or damaged."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -162,7 +162,7 @@ def _user() -> str:
 def read_cases(folder: Path) -> list[dict[str, str]]:
     """Rows of ``cases.csv``; [] where there is none."""
     try:
-        with (folder / "cases.csv").open(newline="") as file:
+        with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
     except OSError:
         return []
@@ -379,7 +379,7 @@ def overrides(folder: Path) -> list[str]:
     import yaml
 
     try:
-        found = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text())
+        found = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return []
     return [str(item) for item in found] if isinstance(found, list) else []

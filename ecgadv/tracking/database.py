@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import url2pathname
 
 from ecgadv.errors import EcgadvError
 from ecgadv.tracking.uris import hide_password, is_database, sqlite_file
@@ -78,6 +79,8 @@ def _experiment(uri: str, name: str, artifact_location: str | None) -> str:
 
     api = client(uri)
     found = api.get_experiment_by_name(name)
+    if found is not None and artifact_location is not None:
+        follow(uri, str(found.experiment_id), artifact_location)
     if found is None:
         try:
             return str(api.create_experiment(name, artifact_location=artifact_location))
@@ -89,6 +92,62 @@ def _experiment(uri: str, name: str, artifact_location: str | None) -> str:
     if found.lifecycle_stage == "deleted":
         api.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def follow(uri: str, experiment_id: str, here: str) -> None:
+    """Let the artifacts of an experiment lie beside its database, where it was moved with them.
+
+    MLflow keeps absolute places, and its ``Default`` experiment would write into the folder in
+    which the database was opened first.
+
+    Args:
+        uri: resolved address of a database.
+        experiment_id: of the experiment.
+        here: address of the folder of artifacts that the project has, ``file://…/mlartifacts``.
+    """
+    import sqlalchemy
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine(uri)
+    try:
+        with engine.begin() as db:
+            of = {"id": int(experiment_id), "here": here}
+            query = sqlalchemy.text(
+                "SELECT artifact_location FROM experiments WHERE experiment_id = :id"
+            )
+            was = str(db.execute(query, of).scalar() or "")
+            old, new = _folder(was), _folder(here)
+            if was == here or old is None or new is None:
+                return
+            query = sqlalchemy.text("SELECT run_uuid FROM runs WHERE experiment_id = :id")
+            runs = [str(row[0]) for row in db.execute(query, of)]
+            mine = [run for run in runs if (new / run).is_dir()]
+            file = sqlite_file(uri)
+            moved = file is not None and file.parent == new.parent and old.name == new.name
+            moved = moved and (bool(mine) or not old.exists())
+            if not moved and old.parts[-2:] != ("mlruns", "0"):
+                return
+            db.execute(
+                sqlalchemy.text(
+                    "UPDATE experiments SET artifact_location = :here WHERE experiment_id = :id"
+                ),
+                of,
+            )
+            for run in mine:
+                db.execute(
+                    sqlalchemy.text("UPDATE runs SET artifact_uri = :at WHERE run_uuid = :run"),
+                    {"at": f"{here}/{run}/artifacts", "run": run},
+                )
+    finally:
+        engine.dispose()
+
+
+def _folder(uri: str) -> Path | None:
+    """The local folder that an artifact location names, else ``None``."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Path(uri) if uri.startswith("/") else None
+    return Path(url2pathname(rest)) if scheme == "file" else None
 
 
 def prepare(uri: str, experiment: str, artifact_root: Path) -> str:

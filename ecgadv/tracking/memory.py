@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgadv.tracking.content import read_json
-from ecgadv.tracking.uris import hide_password
+from ecgadv.tracking.uris import hide_password, sqlite_file
 
 RUN_FILE = "mlflow_run.json"
 """In a run's folder: address of a store -> run id, experiment id, what was uploaded."""
@@ -18,8 +18,15 @@ PARENT_FILE = "mlflow_parent.json"
 
 
 def recall(file: Path, uri: str) -> dict[str, Any]:
-    """What was kept about a store; {} if nothing."""
-    found = read_json(file).get(hide_password(uri))
+    """What was kept about a store; {} if nothing.
+
+    A database that was moved with its project is still known by the address that it had.
+    """
+    kept = read_json(file)
+    found = kept.get(hide_password(uri))
+    if found is None and sqlite_file(uri) is not None:
+        gone = (k for k in kept if (old := sqlite_file(k)) is not None and not old.exists())
+        found = kept.get(next(gone, ""))
     return found if isinstance(found, dict) else {}
 
 
@@ -28,7 +35,7 @@ def remember(file: Path, uri: str, **values: Any) -> None:
     content = read_json(file)
     content[hide_password(uri)] = {**recall(file, uri), **values}
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=1))
+    scratch.write_text(json.dumps(content, indent=1), encoding="utf-8")
     scratch.replace(file)
 
 

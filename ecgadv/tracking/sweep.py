@@ -75,11 +75,14 @@ def jobs_table(sweep: Path) -> list[dict[str, Any]]:
 
 
 def parent_status(rows: list[dict[str, Any]], clean: bool) -> str:
-    """FINISHED if every job is and the sweep ended by itself; KILLED if a job was cut off."""
+    """FINISHED if every job is and the sweep ended by itself; KILLED if a job was cut off.
+
+    A job that had nothing to do counts as finished.
+    """
     statuses = {row["status"] for row in rows}
     if statuses & {"killed", "running"}:
         return "KILLED"
-    return "FINISHED" if clean and statuses <= {"finished"} else "FAILED"
+    return "FINISHED" if clean and statuses <= {"finished", "skipped"} else "FAILED"
 
 
 def finish_parent(
@@ -138,9 +141,7 @@ def _told(overrides: str) -> list[str]:
 def markdown(rows: list[dict[str, Any]], links: str = "") -> str:
     """The table of jobs for MLflow's description of the parent (cut at what it stores)."""
     lines = [links, ""] if links else []
-    lines += [
-        "| job | overrides | status | cases | success | 95 % | d_l2 | d_smooth |"
-    ]
+    lines += ["| job | overrides | status | cases | success | 95 % | d_l2 | d_smooth |"]
     lines += ["|---|---|---|---:|---:|---:|---:|---:|"]
     for row in rows:
         rate = row["success_rate"]

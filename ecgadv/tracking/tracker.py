@@ -336,11 +336,11 @@ def log_batch(
 def log_table(
     api: MlflowClient, run_id: str, rows: list[dict[str, Any]], artifact_file: str
 ) -> None:
-    """Log a table of equal rows. MLflow appends to one that is there; this replaces it."""
+    """Log a table of equal rows, with every digit; one that is there is replaced."""
     columns = {key: [_cell(row.get(key)) for row in rows] for key in rows[0]}
     if not any(item.path == artifact_file for item in api.list_artifacts(run_id)):
-        api.log_table(run_id, columns, artifact_file)
-        return
+        # MLflow rounds to ten decimals and appends, but marks the file as a table for its UI.
+        api.log_table(run_id, {key: cells[:1] for key, cells in columns.items()}, artifact_file)
     data = [list(row) for row in zip(*columns.values(), strict=True)]
     text = json.dumps({"columns": list(columns), "data": data})
     api.log_text(run_id, text, artifact_file)

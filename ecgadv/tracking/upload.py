@@ -50,7 +50,11 @@ def upload(
         raise ConfigError(f"task=track needs tracking=mlflow, not tracking={settings.get('name')}")
     folder = folder.resolve()
     skip = {path.resolve() for path in leave_out}
-    runs = [run for run in content.run_folders(folder) if run not in skip]
+    runs = [
+        run
+        for run in content.run_folders(folder)
+        if run not in skip and content.job_status(run) != "skipped"
+    ]
     if not runs:
         raise ConfigError(
             f"{folder}: no run lies there (no status.json, cases.csv or summary.json)"

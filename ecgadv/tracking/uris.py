@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from urllib.parse import unquote
 
 from ecgadv.errors import ConfigError
 
@@ -28,7 +29,7 @@ def resolve_uri(uri: str | None, root: Path) -> str:
     """
     root = root.expanduser().resolve()
     if not uri:
-        return f"sqlite:///{root / 'mlflow.db'}"
+        return sqlite_uri(root / "mlflow.db")
     if uri == "databricks":
         return uri
     scheme, separator, rest = uri.partition("://")
@@ -40,7 +41,7 @@ def resolve_uri(uri: str | None, root: Path) -> str:
                 f"tracking.uri={uri} is a folder; give a sqlite file in it: "
                 f"{uri.rstrip('/')}/mlflow.db"
             )
-        return f"sqlite:///{(root / Path(uri).expanduser()).resolve()}"
+        return sqlite_uri((root / Path(uri).expanduser()).resolve())
     kind = scheme.partition("+")[0].lower()
     if kind == "postgres":
         raise ConfigError(f"tracking.uri={hide_password(uri)}: write postgresql:// for postgres://")
@@ -50,10 +51,16 @@ def resolve_uri(uri: str | None, root: Path) -> str:
             "use sqlite:///FILE, postgresql://… or http://…"
         )
     if kind == "sqlite":
-        path = Path(rest.removeprefix("/"))
-        if not rest.removeprefix("/"):
+        path, mark, query = rest.removeprefix("/").partition("?")
+        if not path:
             raise ConfigError(f"tracking.uri={uri} names no file; write sqlite:///FILE")
-        return f"{scheme}:///{(root / path.expanduser()).resolve()}"
+        if mark and not all("=" in part for part in query.split("&")):
+            raise ConfigError(
+                f"tracking.uri={uri}: in an address, ? begins options; give the path alone, "
+                "without sqlite:///"
+            )
+        file = (root / Path(unquote(path)).expanduser()).resolve()
+        return sqlite_uri(file, scheme, query)
     return uri
 
 
@@ -62,9 +69,26 @@ def is_database(uri: str) -> bool:
     return uri.partition("://")[0].partition("+")[0].lower() in DATABASES
 
 
+def sqlite_uri(file: Path, scheme: str = "sqlite", query: str = "") -> str:
+    """The address of a sqlite file, whatever characters are in its path."""
+    text = str(file)
+    if not re.search("[%?]", text):
+        return f"{scheme}:///{text}" + (f"?{query}" if query else "")
+    from sqlalchemy.engine import make_url
+
+    text = text.replace("%", "%25").replace("?", "%3F")
+    if make_url("sqlite:///%25").database != "%":
+        # Older ones take the path as it stands; sqlite itself decodes that of a file: address.
+        text, query = f"file:{text}", "&".join(filter(None, ["uri=true", query]))
+    # MLflow makes the folder that it reads in a plain sqlite:/// address, escapes and all.
+    return f"sqlite+pysqlite:///{text}" + (f"?{query}" if query else "")
+
+
 def sqlite_file(uri: str) -> Path | None:
     """The file of a resolved sqlite address, else ``None``."""
-    return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
+    if not uri.startswith("sqlite"):
+        return None
+    return Path(unquote(uri.partition(":///")[2].partition("?")[0].removeprefix("file:")))
 
 
 def artifact_root(root: Path) -> Path:

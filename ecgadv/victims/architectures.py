@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ecgadv import backend
 from ecgadv.errors import VictimError
 
 if TYPE_CHECKING:
@@ -96,8 +97,13 @@ def resnet34(n: int = 9000, classes: int = 4, dropout: float = 0.5) -> keras.Mod
 ARCHITECTURES = {"compact": compact, "resnet34": resnet34}
 
 
-def build(name: str, n: int = 9000, classes: int = 4) -> keras.Model:
-    """A fresh network by name; raises :class:`VictimError` for an unknown one."""
+def build(name: str, n: int = 9000, classes: int = 4, policy: str = "float32") -> keras.Model:
+    """A fresh network by name, whatever Keras' defaults are.
+
+    Raises:
+        VictimError: there is none of that name.
+    """
     if name not in ARCHITECTURES:
         raise VictimError(f"unknown architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name](n=n, classes=classes)
+    with backend.keras_defaults(policy, layout=True):
+        return ARCHITECTURES[name](n=n, classes=classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ecgadv import backend
 from ecgadv.errors import VictimError
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -41,8 +43,17 @@ def refusal(path: Path) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of another library's error."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """The line of another library's error that says what is wrong."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip() or type(error).__name__
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if "TorchScript interpreter" in lines[0]:
+        # A traceback of the program follows, the reason comes last.
+        found = lines[-1].removeprefix("RuntimeError: ")
+    elif lines[0].startswith("Exception encountered when calling") and len(lines) > 1:
+        found = lines[1]
+    else:
+        found = lines[0]
+    return found[:200]
 
 
 def load_keras(path: Path, where: str) -> Any:
@@ -59,7 +70,9 @@ def load_keras(path: Path, where: str) -> Any:
     if path.suffix.lower() != ".keras":
         _refuse_bare_weights(path, where)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        # What an old file does not say is as Keras had it, not as keras.json has it here.
+        with backend.keras_defaults(layout=True):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds on files that are no models
         text = str(error)
         if "Lambda" in text or "safe_mode" in text or "unsafe" in text:

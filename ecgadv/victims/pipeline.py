@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ecgadv.records.preprocessing import fill_missing
+
 _FLOOR = 1e-12
 
 STANDARDISE = ("lead", "record", "none")
@@ -70,7 +72,8 @@ def standardise_array(
     """The same in float64 NumPy for verification, (B, leads·n) -> (B, leads·n) float32.
 
     Args:
-        signal: (B, leads·n) in any unit; NaN and infinities count as 0.
+        signal: (B, leads·n) in any unit; NaN and infinities count as the mean of their lead's
+            other samples, which is 0 after standardisation.
         lengths: (B,) own samples of each record.
         leads: of a record, one after the other.
         over: one of :data:`STANDARDISE`.
@@ -79,7 +82,10 @@ def standardise_array(
         apart = signal.reshape(len(signal) * leads, -1)
         return standardise_array(apart, np.repeat(lengths, leads)).reshape(signal.shape)
     valid = np.tile(valid_mask(lengths, signal.shape[1] // leads), (1, leads)).astype(bool)
-    values = np.where(valid, np.nan_to_num(signal.astype(np.float64), posinf=0, neginf=0), 0.0)
+    values = np.where(valid, signal.astype(np.float64), 0.0)
+    if not np.isfinite(values).all():
+        each = np.where(valid, values, np.nan).reshape(len(values) * leads, -1)
+        values = np.where(valid, fill_missing(each.T).T.reshape(values.shape), 0.0)
     if over == "none":
         return values.astype(np.float32)
     count = valid.sum(1, keepdims=True)

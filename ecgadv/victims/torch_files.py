@@ -1,4 +1,4 @@
-"""Files of PyTorch: TorchScript and ``torch.export`` programs, without unpickling.
+"""Files and modules of PyTorch: TorchScript and ``torch.export`` without unpickling; copies.
 
 The only module of the victims that imports PyTorch by name; it is an optional extra.
 """
@@ -6,11 +6,13 @@ The only module of the victims that imports PyTorch by name; it is an optional e
 from __future__ import annotations
 
 import contextlib
+import copy
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ecgadv import backend
 from ecgadv.errors import VictimError
 from ecgadv.victims.files import one_line
 
@@ -42,6 +44,60 @@ def load_torch(path: Path, where: str) -> Any:
         if operation in graph:
             raise VictimError(f"{where}: its program has {operation}, which touches files; refused")
     return module
+
+
+def copied(module: Any, name: str, own: bool = False) -> tuple[Any, tuple[str, ...]]:
+    """A module as it is at this moment: switched to evaluation, frozen, float32, on our device.
+
+    Args:
+        module: a ``torch.nn.Module``, a TorchScript module or one of ``torch.export``; unchanged.
+        name: of the victim, for messages.
+        own: the module is nobody else's, so it need not be copied.
+
+    Returns:
+        The copy, and notes for the user.
+
+    Raises:
+        VictimError: it cannot be copied.
+    """
+    import torch
+
+    # What torch.compile wraps.
+    module = getattr(module, "_orig_mod", module)
+    if not own:
+        try:
+            with torch.no_grad():
+                module = copy.deepcopy(module, _activations_kept(module, torch))
+        except Exception as error:  # a module may hold anything
+            raise VictimError(
+                f"victim {name}: the module cannot be copied ({one_line(error)}); give a function "
+                "that makes it as module:function, or a function of a tensor that calls it, which "
+                "is not copied"
+            ) from None
+    with contextlib.suppress(NotImplementedError):  # torch.export's modules have one mode only
+        module.eval()
+    held = [*module.parameters(), *module.buffers()]
+    kinds = {str(t.dtype).removeprefix("torch.") for t in held if t.is_floating_point()}
+    others = sorted(kinds - {"float32"})
+    notes: tuple[str, ...] = ()
+    if others:
+        module = module.float()
+        notes = (f"it was made in {', '.join(others)}: taken in float32, weights kept",)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module.to(backend.tensor([0.0], "float32").device), notes
+
+
+def _activations_kept(module: Any, torch: Any) -> dict[int, Any]:
+    """Tensors that modules hold as results of a calculation, detached: those cannot be copied."""
+    kept: dict[int, Any] = {}
+    for part in module.modules():
+        for value in vars(part).values():
+            inner = list(value.values()) if isinstance(value, dict) else value
+            for tensor in inner if isinstance(inner, list | tuple) else [inner]:
+                if isinstance(tensor, torch.Tensor) and not tensor.is_leaf:
+                    kept[id(tensor)] = tensor.detach().clone()
+    return kept
 
 
 def _is_export(path: Path) -> bool:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecgadv import backend
 from ecgadv.errors import ConfigError, DataError, StoreError
 from ecgadv.records.base import CLASSES, Batch, RecordSet
-from ecgadv.records.preprocessing import FS, N_SAMPLES, clean
+from ecgadv.records.preprocessing import FS, N_SAMPLES, fill_missing
 from ecgadv.victims import scores
 from ecgadv.victims.pipeline import standardise_array
 from ecgadv.victims.splits import stratified_folds
@@ -106,7 +107,7 @@ def augment(signal: np.ndarray, rng: np.random.Generator, n: int = N_SAMPLES) ->
         (n,) float32, zero-padded at the end.
     """
     start = rng.integers(0, len(signal) - n + 1) if len(signal) > n else 0
-    view = clean(signal[start : start + n], n)
+    view = fill_missing(np.asarray(signal[start : start + n], dtype=np.float64))
     if rng.random() < 0.5:
         view = np.roll(view, int(rng.integers(0, len(view))))
     if rng.random() < 0.5:
@@ -158,16 +159,10 @@ def _save(model: keras.Model, path: Path) -> None:
 
 def _build(settings: TrainSettings, n: int, steps: int, precision: str) -> keras.Model:
     """The network for inputs of ``n`` samples, compiled."""
-    import keras
-
     from ecgadv.victims.architectures import build
 
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
-    keras.mixed_precision.set_dtype_policy(policy)
-    try:
-        model = build(settings.architecture, n=n)
-    finally:
-        keras.mixed_precision.set_dtype_policy("float32")
+    model = build(settings.architecture, n=n, policy=policy)
     _compile(model, settings, steps)
     model.optimizer.build(model.trainable_variables)
     return model
@@ -232,6 +227,7 @@ def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
             generator.state.assign(words >> 1)
 
 
+@backend.keras_defaults(layout=True)
 def train(
     records: RecordSet,
     settings: TrainSettings,
@@ -271,7 +267,7 @@ def train(
     if checkpoint.is_file():
         model, iterations = _restore(checkpoint, settings, steps)
         done = iterations // steps
-        history = json.loads(log.read_text())[:done] if log.is_file() else []
+        history = json.loads(log.read_text(encoding="utf-8"))[:done] if log.is_file() else []
     else:
         model = _build(settings, settings.samples(0), steps, settings.precision)
 
@@ -303,7 +299,7 @@ def train(
         history.append(row)
         # The log comes first: rows beyond the checkpoint are dropped, missing ones were lost.
         scratch = log.with_suffix(".partial")
-        scratch.write_text(json.dumps(history, indent=1))
+        scratch.write_text(json.dumps(history, indent=1), encoding="utf-8")
         os.replace(scratch, log)
         _save(model, checkpoint)
         if progress:

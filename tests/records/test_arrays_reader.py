@@ -84,7 +84,8 @@ def test_bad_records_are_listed(tmp_path: Path) -> None:
     assert records.skipped == {
         "R00002": "58% of its samples are missing (NaN)",
         "R00003": "it holds no samples",
-        "R00004": "label 'AFIB' is not one of A, N, O, noise",
+        "R00004": "label 'AFIB' is not one of A, N, O, noise; "
+        '"data.label_map={AFIB: A}" would map it',
     }
 
 

@@ -9,201 +9,48 @@ same kind for each share in ``shards/``, whose parts the run's own folder takes 
 from __future__ import annotations
 
 import contextlib
-import csv
-import errno
 import io
 import json
 import os
 import shutil
-import socket
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
-from ecgadv.errors import BusyError, StoreError
-from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
-from ecgadv.records.base import CLASSES
-from ecgadv.records.opening import open_source
-from ecgadv.records.preprocessing import FS, N_SAMPLES
+from ecgadv.errors import RefusedError, StoreError
+from ecgadv.store.columns import CASE_COLUMNS, PART_KEYS
+from ecgadv.store.files import csv_text, format_cell, read_object, write_atomic, write_csv
+from ecgadv.store.identity import SHARDS, differing, message
+from ecgadv.store.locks import FolderLock
+from ecgadv.store.reading import Run, load_run
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from filelock import BaseFileLock
-
-CASE_COLUMNS = (
-    "case_id", "record", "source", "target", "predicted", "success", "p_target", "margin", "d_l2",
-    "d_smooth", "d_smooth_l2", "l2_norm", "linf", "snr_db", "prd_percent", "n_gradients",
-    "n_forwards", "seconds", "status", "message", "split",
-    "target_rate", "mean_power", "rms_mv", "peak_mv", "n_records", *PERCEPTIBILITY_COLUMNS,
-)  # fmt: skip
-"""Columns of ``cases.csv``; those after ``message`` were added to the contract's first 20."""
+__all__ = [
+    "CASE_COLUMNS",
+    "PART_KEYS",
+    "SHARDS",
+    "FolderLock",
+    "Run",
+    "RunStore",
+    "format_cell",
+    "is_complete",
+    "load_run",
+    "part_files",
+    "shares",
+    "success_pairs",
+    "write_atomic",
+    "write_csv",
+]
 
 EXPORT_PERIOD = 20.0
 """Seconds between two exports of the perturbations while a run goes on; parts hold them anyway."""
 
 EXPORT_SHARE = 0.005
 """Share of a run's time that each kind of export may take while the run goes on."""
-
-SHARDS = "shards"
-"""Folder of the shares of a split run, each named like ``1-of-4``."""
-
-PART_KEYS = ("case_id", "delta", "scale_mv")
-
-
-def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object]) -> None:
-    """Replace a file so that a reader sees the old or the new content, never a mixture.
-
-    The content is on the disk when this returns: file and folder are synced.
-
-    Args:
-        path: the file.
-        content: bytes, a text, or a function that writes to an open file.
-
-    Raises:
-        StoreError: the folder cannot be written, or the disk is full.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(scratch, "wb") as file:
-            if callable(data):
-                data(file)
-            else:
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a power cut, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some network file systems sync no folders; a full or broken disk is said.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(handle)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows as CSV, atomically; missing cells are empty."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows({k: format_cell(v) for k, v in row.items()} for row in rows)
-    write_atomic(path, buffer.getvalue())
-
-
-def format_cell(value: Any) -> str:
-    """Text of a table cell: ``true``/``false``, nine significant digits, empty for None."""
-    if value is None:
-        return ""
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, float | np.floating):
-        return f"{value:.9g}"
-    return str(value)
-
-
-class FolderLock:
-    """A folder for one process at a time, on every machine that sees it.
-
-    The system releases the lock with its process, so one that was killed leaves none behind. Where
-    the file system has no such locks, a file that names the owner takes their place, and one
-    whose owner is gone from this machine is removed.
-
-    Args:
-        folder: made where it is missing.
-        what: completes "another process (…) is working on".
-        name: of the lock file.
-    """
-
-    def __init__(self, folder: Path, what: str = "this run", name: str = ".lock") -> None:
-        self.folder = folder
-        self.what = what
-        self.name = name
-        self._lock: BaseFileLock | None = None
-
-    def acquire(self, timeout: float = 0.0) -> FolderLock:
-        """Take the lock.
-
-        Raises:
-            BusyError: another process has it and keeps it for ``timeout`` seconds.
-            StoreError: the folder cannot be written.
-        """
-        from filelock import FileLock, SoftFileLock, Timeout
-
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock = FileLock(self.folder / self.name)
-                self._lock.acquire(timeout=timeout)
-            except NotImplementedError:
-                self._lock = SoftFileLock(self.folder / f"{self.name}.soft")
-                self._lock.acquire(timeout=timeout)
-        except Timeout:
-            raise BusyError(
-                f"{self.folder}: another process{self._owner()} is working on {self.what}"
-            ) from None
-        except OSError as error:
-            raise StoreError(f"{self.folder}: cannot be written ({error.strerror})") from None
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-        # On a full disk the lock holds without a note of its owner.
-        with contextlib.suppress(StoreError):
-            write_atomic(self.folder / f"{self.name}.by", json.dumps(owner))
-        return self
-
-    def release(self) -> None:
-        """Give the lock back."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    def is_taken(self) -> bool:
-        """Whether a process has the lock now; False where the folder cannot tell."""
-        if not (self.folder / self.name).is_file():
-            return False
-        from filelock import FileLock, Timeout
-
-        probe = FileLock(self.folder / self.name)
-        try:
-            probe.acquire(timeout=0)
-        except Timeout:
-            return True
-        except (OSError, NotImplementedError):
-            return False
-        probe.release()
-        return False
-
-    def _owner(self) -> str:
-        try:
-            owner = json.loads((self.folder / f"{self.name}.by").read_text())
-            return f" (pid {owner['pid']} on {owner['host']}, since {owner['since']})"
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
-
-    def __enter__(self) -> FolderLock:
-        return self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
 
 @dataclass
@@ -230,7 +77,9 @@ class RunStore:
             BusyError: another process works on it.
             StoreError: it cannot be written or read.
         """
-        self._lock = FolderLock(self.folder).acquire()
+        lock = FolderLock(self.folder)
+        lock.refuse_taken()
+        self._lock = lock.acquire()
         try:
             self._read()
         except BaseException:
@@ -310,12 +159,11 @@ class RunStore:
         file = folder / "plan.json"
         if not file.is_file():
             return None
-        stored = _json(file)
-        if stored.get("identity") != fresh["identity"]:
-            raise StoreError(
-                f"{folder}: holds results of another configuration, data set, victim or "
-                "version; use resume=false or another folder"
-            )
+        stored = read_object(file)
+        was, wanted = stored.get("identity"), fresh["identity"]
+        if was != wanted:
+            part = differing(was if isinstance(was, dict) else {}, wanted) or "signature"
+            raise RefusedError(message(folder, part))
         return stored
 
     def _common_plan(self, fresh: Mapping[str, Any]) -> dict[str, Any]:
@@ -368,11 +216,8 @@ class RunStore:
                 self.parts[number] = part
         if len(self.parts) < len(plan["chunks"]):
             for share in shares(self.folder):
-                lock = FolderLock(share, f"shard {share.name.replace('-of-', '/')} of this run")
-                if lock.is_taken():
-                    raise BusyError(
-                        f"{share}: another process{lock._owner()} is working on {lock.what}"
-                    )
+                what = f"shard {share.name.replace('-of-', '/')} of this run"
+                FolderLock(share, what).refuse_taken()
 
     def add(
         self, number: int, rows: list[dict[str, Any]], delta: np.ndarray, scale_mv: np.ndarray
@@ -420,6 +265,14 @@ class RunStore:
         write_csv(self.folder / "cases.csv", self.rows(), CASE_COLUMNS)
         self._behind = False
 
+    def is_exported(self) -> bool:
+        """Whether ``cases.csv`` holds all rows of the parts, as they were exported."""
+        try:
+            found = (self.folder / "cases.csv").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return False
+        return found == csv_text(self.rows(), CASE_COLUMNS)
+
     def _export_perturbations(self) -> None:
         parts = [self.parts[n] for n in sorted(self.parts) if len(self.parts[n]["delta"])]
         empty = {"case_id": (0,), "delta": (0, 0), "scale_mv": (0,)}
@@ -448,7 +301,7 @@ class RunStore:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the run; {} where there is none."""
-        return _json(self.folder / name)
+        return read_object(self.folder / name)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file of the run, atomically."""
@@ -483,7 +336,7 @@ def shares(folder: Path) -> list[Path]:
 
 def is_complete(folder: Path) -> bool:
     """Whether every chunk of a split run is stored, in its folder or in those of its shares."""
-    chunks = _json(folder / "plan.json").get("chunks")
+    chunks = read_object(folder / "plan.json").get("chunks")
     if not isinstance(chunks, list):
         return False
     stored = {n for place in (folder, *shares(folder)) for n in part_files(place)}
@@ -516,145 +369,6 @@ def _read_part(file: Path) -> dict[str, Any]:
     if len({len(part[k]) for k in PART_KEYS}) != 1 or not isinstance(part["rows"], list):
         raise ValueError("rows and arrays disagree")
     return part
-
-
-@dataclass(frozen=True)
-class Run:
-    """A stored run.
-
-    Attributes:
-        folder: where it lies.
-        summary: ``summary.json``.
-        config: the composed configuration.
-        case_ids: (M,) names of the rows of ``delta``.
-        delta: (M, n), or (M, n, leads), float32 in standardised units.
-        scale_mv: (M,), or (M, leads), mV per standardised unit.
-    """
-
-    folder: Path
-    summary: dict[str, Any]
-    config: dict[str, Any]
-    case_ids: np.ndarray
-    delta: np.ndarray
-    scale_mv: np.ndarray
-
-    @cached_property
-    def cases(self) -> pd.DataFrame:
-        """``cases.csv`` with ``success`` as bool."""
-        import pandas as pd
-
-        text = dict.fromkeys(
-            ("case_id", "record", "source", "target", "predicted", "status", "message", "split"),
-            str,
-        )
-        table = pd.read_csv(self.folder / "cases.csv", dtype=text, keep_default_na=False,
-                            na_values={c: [""] for c in CASE_COLUMNS if c not in text})  # fmt: skip
-        table["success"] = table["success"].astype(str).str.lower() == "true"
-        return table
-
-    @cached_property
-    def _inputs(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.inputs_of(self.case_ids.tolist())
-
-    def inputs_of(self, case_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Standardised records (K, n) float32 of some cases, and (K,) their own samples.
-
-        Raises:
-            StoreError: the run does not say where its recordings are, or they have changed.
-        """
-        from ecgadv.config import instantiate
-
-        if "data" not in self.config:
-            raise StoreError(f"{self.folder}: no config.json, so its recordings are not known")
-        said = self.summary.get("input", {})
-        records = open_source(
-            self.config["data"], instantiate, said.get("fs", FS), said.get("classes", CLASSES)
-        )
-        digest = self.summary.get("data", {}).get("digest")
-        if digest and records.digest != digest:
-            raise StoreError(
-                f"{self.folder}: the recordings of data={records.name} have changed since this run"
-            )
-        known = dict(zip(self.cases["case_id"], self.cases["record"], strict=True))
-        rows = [records.index(known[str(case)]) for case in case_ids]
-        n = self.delta.shape[1] if self.delta.ndim > 1 and self.delta.shape[1] else N_SAMPLES
-        batch = records.batch(rows, n, said.get("standardise", "lead"))
-        return batch.x, batch.lengths
-
-    @property
-    def x(self) -> np.ndarray:
-        """(M, n), or (M, n, leads), float32 records of the rows of ``delta``, read again."""
-        return self._inputs[0]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(M,) own samples of the same records."""
-        return self._inputs[1]
-
-
-def _mapped(file: Path, name: str) -> np.ndarray:
-    """An array of an ``.npz`` that is read where it is looked at (not checked), if plain."""
-    with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
-        info = archive.getinfo(f"{name}.npy")
-        version = np.lib.format.read_magic(member)
-        if info.compress_type != zipfile.ZIP_STORED or version != (1, 0):
-            with np.load(file, allow_pickle=False) as stored:
-                return np.asarray(stored[name])
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-        inside = member.tell()
-    with open(file, "rb") as stream:
-        stream.seek(info.header_offset + 26)
-        sizes = stream.read(4)
-    start = (
-        info.header_offset + 30 + sum(int.from_bytes(sizes[k : k + 2], "little") for k in (0, 2))
-    )
-    if 0 in shape:
-        return np.zeros(shape, dtype)
-    return np.memmap(file, dtype, "c", start + inside, shape)
-
-
-def load_run(folder: str | Path, mapped: bool = False) -> Run:
-    """Read a run's folder.
-
-    Args:
-        folder: where it lies.
-        mapped: read perturbations only where they are looked at, without checking them for damage;
-            for a few of thousands.
-
-    Raises:
-        StoreError: it is no run, or one of its files is damaged.
-    """
-    place = Path(folder)
-    if not (place / "cases.csv").is_file():
-        raise StoreError(f"{place}: no cases.csv, so this is not the folder of a run")
-    try:
-        with np.load(place / "perturbations.npz", allow_pickle=False) as stored:
-            kept = [key for key in PART_KEYS if not (mapped and key == "delta")]
-            arrays = {key: stored[key] for key in kept}
-        if mapped:
-            arrays["delta"] = _mapped(place / "perturbations.npz", "delta")
-    except FileNotFoundError:
-        raise StoreError(
-            f"{place}: perturbations.npz is missing; start the run again to resume it"
-        ) from None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise StoreError(f"{place}: perturbations.npz is damaged ({error})") from None
-    return Run(
-        place.resolve(), _json(place / "summary.json"), _json(place / "config.json"),
-        arrays["case_id"], arrays["delta"], arrays["scale_mv"],
-    )  # fmt: skip
-
-
-def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{file}: damaged ({error})") from None
-    if not isinstance(content, dict):
-        raise StoreError(f"{file}: damaged (no JSON object)")
-    return content
 
 
 def success_pairs(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

@@ -1,0 +1,355 @@
+"""One experiment: cut into chunks, solve, and have the deployment judge what was found."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ecgadv import backend
+from ecgadv.attacks.base import Attack, DirectAttack, Problem
+from ecgadv.attacks.engine import LARGEST_AUTO, Engine, Solution, choose_precision, chunk_size
+from ecgadv.attacks.eot import paper_shifts
+from ecgadv.errors import ConfigError
+from ecgadv.records.preprocessing import FS
+from ecgadv.study.cases import ANY, CaseSpec
+from ecgadv.study.judge import Judge, Trial, case_seed
+from ecgadv.threat.channel import NO_SHIFTS
+from ecgadv.threat.injection import Injection
+from ecgadv.threat.limits import mask_array
+from ecgadv.threat.metrics import Quadratic
+from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
+from ecgadv.threat.transforms import FrontEnd, draw_views
+from ecgadv.victims.loading import Victim
+from ecgadv.victims.pipeline import valid_mask
+
+MOST_ROUNDS = 1024
+"""Sets of views drawn for an injected case at most; a longer attack goes round them."""
+
+Tick = Callable[[int, int], None]
+Solver = Callable[[Cases, Tick | None], Solution]
+
+
+@dataclass(frozen=True)
+class Injected:
+    """What an attacker who injects a signal can do, and believes.
+
+    Attributes:
+        window: samples that a signal lasts.
+        front_end: F as the attacker models it.
+        pool: (K, n) standardised records of universal training, class after class; None without.
+    """
+
+    window: int
+    front_end: FrontEnd
+    pool: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Cases that are attacked together.
+
+    Attributes:
+        x: (B, leads·n) standardised, zero-padded records, lead after lead.
+        lengths: (B,) own samples.
+        source: (B,) class index that must be left; None: what the deployment reads.
+        target: (B,) class index, or ``UNTARGETED``.
+        mask: (B, leads·n) 1 where δ may differ from 0, beside the attack's own mask; None for all.
+        seen: (B, 2) first record and number of records of the pool that a universal signal is made
+            from; None for signals of one record.
+    """
+
+    x: np.ndarray
+    lengths: np.ndarray
+    source: np.ndarray | None
+    target: np.ndarray
+    mask: np.ndarray | None = None
+    seen: np.ndarray | None = None
+
+    def rows(self, index: np.ndarray) -> Chunk:
+        """The same of some rows."""
+        parts = (self.x, self.lengths, self.source, self.target, self.mask, self.seen)
+        return Chunk(*(None if part is None else part[index] for part in parts))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the cases of a chunk.
+
+    Attributes:
+        delta: (B, leads·n) float32; 0 of a case that was skipped.
+        source: (B,) class index that had to be left.
+        gradients: (B,) evaluations of the victim with a gradient.
+        forwards: (B,) evaluations without.
+        trials: the judge's verdict on the case's own record; of a universal signal there is none.
+        status: ``ok``, ``failed`` or ``skipped``.
+        message: the reason where it is not ``ok``.
+        history: (B, steps) loss of every iteration, None where the attack keeps none.
+        seconds: of the attack, the verdict not counted.
+    """
+
+    delta: np.ndarray
+    source: np.ndarray
+    gradients: np.ndarray
+    forwards: np.ndarray
+    trials: list[Trial] | None
+    status: list[str]
+    message: list[str]
+    history: np.ndarray | None = None
+    seconds: float = 0.0
+
+
+class Study:
+    """An attack on a victim, and the judge of what it finds.
+
+    Args:
+        victim: the classifier attacked.
+        metric: the distance to be small, over the victim's leads.
+        attack: the solver; it never sees the judge.
+        judge: the deployment.
+        seed: of everything random in the attack.
+        shifts: random onsets that the attack averages over in an evaluation; 0 for the fixed one.
+        injected: of an injected signal; None where the recording is edited.
+
+    Raises:
+        ConfigError: an option of the attack does not fit the victim or the deployment.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        metric: Quadratic,
+        attack: Attack | DirectAttack,
+        judge: Judge,
+        *,
+        seed: int = 0,
+        shifts: int = 0,
+        injected: Injected | None = None,
+    ) -> None:
+        self.victim, self.metric, self.attack, self.judge = victim, metric, attack, judge
+        self.seed, self.injected = seed, injected
+        self.padding = bool(getattr(attack, "perturb_padding", False))
+        self.shifts = shifts
+        if injected is not None and shifts and getattr(attack, "schedule", None) == "paper":
+            self.shifts = paper_shifts(injected.window, victim.n)
+        if shifts and injected is None and not judge.channel.moving:
+            raise ConfigError(NO_SHIFTS)
+        self._check_band()
+        self.own = self._own_mask()
+        self._solvers: dict[tuple[int, str], Solver] = {}
+
+    def _check_band(self) -> None:
+        band = getattr(self.attack, "band", None)
+        if band is not None and (self.victim.leads > 1 or self.victim.fs != FS):
+            what = f"{self.victim.leads} lead(s) at {self.victim.fs} Hz"
+            raise ConfigError(
+                f"attack.band={list(band)}: victim {self.victim.name} reads {what}, a band needs "
+                f"one at {FS} Hz"
+            )
+
+    def _own_mask(self) -> np.ndarray:
+        """(n,) 1 on the samples that window and mask of the attack leave, from onset 0 on."""
+        n = self.victim.n
+        own = np.ones(n, np.float32)
+        if self.injected is not None:
+            own = (np.arange(n) < self.injected.window).astype(np.float32)
+        spans = getattr(self.attack, "mask", None)
+        if spans is not None:
+            own = own * mask_array(spans, n, self.victim.fs)
+            if not own.any():
+                raise ConfigError(f"attack.mask={spans}: has no sample in common with the window")
+        if isinstance(self.attack, Attack):
+            self.attack.limits.check_span(int(own.sum()))
+        return own
+
+    @property
+    def first(self) -> int:
+        """The first sample that may be perturbed: a shorter record cannot be attacked."""
+        return int(self.own.argmax())
+
+    def size(self, wanted: int | str, total: int) -> int:
+        """Cases in a chunk, see :func:`ecgadv.attacks.engine.chunk_size`."""
+        return chunk_size(self.victim, wanted, total, max(1, self.shifts))
+
+    def precision(self, wanted: str, total: int, size: int) -> tuple[str, str]:
+        """Arithmetic of the gradients and why, see :func:`choose_precision`."""
+        return choose_precision(wanted, self.attack, self.victim, total, size)
+
+    def objective(self, victim: Victim, width: int) -> Objective:
+        """What the attack optimises, on the victim or on a twin of it in another precision.
+
+        Injected signals are seen in so many turns that a gradient needs no more memory than the
+        largest chunk of single readings.
+        """
+        if self.injected is None:
+            return Objective(victim, self.shifts)
+        at_once = max(1, LARGEST_AUTO[backend.device_kind()] // width)
+        return Injection(victim, self.injected.front_end, self.shifts, self.injected.pool, at_once)
+
+    def solver(self, width: int, precision: str = "float32") -> Solver:
+        """The compiled attack on chunks of ``width`` cases, kept for the next ones."""
+        key = (width, precision)
+        if key not in self._solvers:
+            exact = self.objective(self.victim, width)
+            problem = Problem(exact, self.metric, self.seed)
+            if precision != "float32":
+                twin = self.objective(self.victim.with_precision(precision), width)
+                problem = Problem(twin, self.metric, self.seed, exact)
+            self._solvers[key] = Engine(self.attack, problem).run
+        return self._solvers[key]
+
+    def cases(self, chunk: Chunk, source: np.ndarray) -> Cases:
+        """Everything that decides the cases of a chunk, as the engine takes it.
+
+        Raises:
+            ConfigError: a mask leaves no sample free, or has gaps where there is a band.
+        """
+        n, leads = self.victim.n, self.victim.leads
+        span = self.span(chunk.lengths)
+        valid = np.tile(valid_mask(span, n), (1, leads))
+        free = valid * np.tile(self.own, leads)
+        if chunk.mask is not None:
+            free = free * chunk.mask
+        if not free.any(axis=1).all():
+            raise ConfigError("mask: leaves no sample of some case free")
+        if isinstance(self.attack, Attack):
+            self.attack.limits.check_free(free)
+        seeds = [
+            case_seed(self.seed, x, int(t)) for x, t in zip(chunk.x, chunk.target, strict=True)
+        ]
+        if self.injected is None:
+            views = draw_onsets(seeds, span, self.shifts)
+        else:
+            views = self._views(seeds, chunk.seen)
+        return Cases(chunk.x, valid, free, source, chunk.target, span, views)
+
+    def _views(self, seeds: Sequence[int], seen: np.ndarray | None) -> np.ndarray:
+        """(B, rounds, K) random onsets, and records of the pool where there is one."""
+        assert self.injected is not None
+        assert isinstance(self.attack, Attack)
+        n, rows = self.victim.n, []
+        rounds = min(self.attack.max_steps(), MOST_ROUNDS)
+        for i, own in enumerate(seeds):
+            first, count = (0, 1) if seen is None else (int(v) for v in seen[i])
+            drawn = draw_views(
+                [own], self.injected.window, n, rounds=rounds, shifts=self.shifts, records=count
+            )
+            if seen is not None and not self.shifts:
+                # Without shifts the records still take turns.
+                drawn = drawn + n * (np.arange(drawn.shape[1])[None, :, None] % count)
+            rows.append(drawn[0] + n * first)
+        return np.stack(rows).astype(np.int32)
+
+    def span(self, lengths: np.ndarray) -> np.ndarray:
+        """(B,) samples that std(·) counts: all of them where the padding is perturbed too."""
+        return np.full(len(lengths), self.victim.n) if self.padding else np.asarray(lengths)
+
+    def run(
+        self,
+        chunk: Chunk,
+        *,
+        width: int | None = None,
+        precision: str = "float32",
+        solve: Solver | None = None,
+        tick: Tick | None = None,
+        meter: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> Outcome:
+        """Attack a chunk of cases, then judge what was found.
+
+        Args:
+            chunk: the cases.
+            width: rows that the solver gets, filled up so that no new shape is compiled; None for
+                as many as there are cases.
+            precision: of the gradients.
+            solve: takes the place of the attack (of another library).
+            tick: called as tick(cases done, step).
+            meter: a context around the attack alone.
+        """
+        count = len(chunk.x)
+        width = width or count
+        spans = self.span(chunk.lengths)
+        own = chunk.seen is None
+        onsets = [
+            self.judge.onsets(x, int(t), int(s))
+            for x, t, s in zip(chunk.x, chunk.target, spans, strict=True)
+        ]
+        clean = self.judge.clean(chunk.x, spans, onsets) if own else []
+        source = chunk.source
+        if source is None:
+            source = np.array([most_read(logits) for logits in clean], dtype=np.int64)
+        status, message = ["ok"] * count, [""] * count
+        if own:
+            for i, logits in enumerate(clean):
+                reason = self._absent(logits, len(onsets[i]), int(source[i]), int(chunk.target[i]))
+                if reason:
+                    status[i], message[i] = "skipped", reason
+        live = np.flatnonzero([s == "ok" for s in status])
+        delta = np.zeros_like(chunk.x, dtype=np.float32)
+        gradients, forwards = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        history, seconds = None, 0.0
+        if len(live):
+            # Rows that are missing, or no cases, are filled up with a case that is one.
+            rows = np.full(width, live[0])
+            rows[live] = live
+            cases = self.cases(chunk.rows(rows), source[rows])
+            solver = solve or self.solver(width, precision)
+            with meter():
+                started = time.perf_counter()
+                found = solver(cases, tick)
+                seconds = time.perf_counter() - started
+            delta[live] = found.delta[live]
+            gradients[live], forwards[live] = found.gradients[live], found.forwards[live]
+            history = None if found.history is None else found.history[:count]
+            for i in live[found.broken[live]].tolist():
+                at = f" at step {found.broken_at[i]}" if found.broken_at[i] else ""
+                status[i], message[i] = "failed", f"the gradient is not finite{at}"
+        trials = None
+        if own:
+            trials = self.judge.trials(
+                chunk.x, delta, spans, source, chunk.target, onsets=onsets, clean=clean
+            )
+        return Outcome(
+            delta, source, gradients, forwards, trials, status, message, history, seconds
+        )
+
+    def _absent(self, clean: np.ndarray, count: int, source: int, target: int) -> str:
+        """Why the deployment has no such case; "" where it has."""
+        names = self.victim.classes
+        if target == source:
+            return f"it is read as {names[target]}, the target, before anything is added"
+        n_clean = int((np.broadcast_to(clean.argmax(1), (count,)) == source).sum())
+        if not np.isfinite(clean).all():
+            return "the victim's outputs on it are not finite"
+        if 2 * n_clean >= count:
+            return ""
+        if not self.judge.channel.moving or self.judge.channel.injected:
+            read = names[most_read(clean)]
+            return f"it is read as {read}, not as {names[source]}, before anything is added"
+        return (
+            f"it is read as {names[source]} at {n_clean} of {count} random onsets before anything "
+            "is added, at fewer than half"
+        )
+
+
+def most_read(logits: np.ndarray) -> int:
+    """The class that most readings give, (K, C)."""
+    return int(np.bincount(logits.argmax(1), minlength=logits.shape[1]).argmax())
+
+
+def chunks(count: int, size: int) -> Iterator[np.ndarray]:
+    """Rows of chunks of ``size``, the last one shorter."""
+    for start in range(0, count, size):
+        yield np.arange(start, min(start + size, count))
+
+
+def goals(specs: Sequence[CaseSpec], classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Class indices of source and target, (B,) each."""
+    # Toward a target the class left does not matter, so one of many classes needs none.
+    source = np.array([0 if s.source == ANY else classes.index(s.source) for s in specs])
+    target = np.array([UNTARGETED if s.target == ANY else classes.index(s.target) for s in specs])
+    return source, target
