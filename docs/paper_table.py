@@ -3,8 +3,8 @@
     python run.py -m experiment=type1_table_cpu data=cinc2017 data.root=training2017.zip
     python docs/paper_table.py multirun_outputs/<the sweep's folder> docs/images/paper_table.png
 
-Each cell: successes of cases, Wilson's 95 % interval, and the median of the distance that the
-metric minimises with its quartiles.
+Each cell: successes of cases, the 95 % interval over recordings and Wilson's, and the median of the
+distance that the metric minimises with its quartiles.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def markdown(cells: Cells) -> str:
         pair = "all" if rows[0].source == "all" else f"{rows[0].source} to {rows[0].target}"
         words = []
         for metric, row in zip(cells, rows, strict=True):
-            low, high = row.interval
             size = "–"
             if OWN[metric] in row.quartiles:
                 q25, median, q75 = row.quartiles[OWN[metric]]
                 size = f"{median:.3g} ({q25:.3g} to {q75:.3g})"
-            words.append(f"{row.n_success}/{row.n} [{100 * low:.1f}, {100 * high:.1f}] %; {size}")
+            ends = f"{tables.span(row.by_records)} (Wilson {tables.span(row.interval)})"
+            words.append(f"{row.n_success}/{row.n}, {ends}; {size}")
         lines.append(f"| {pair} | " + " | ".join(words) + " |")
     return "\n".join(lines)
 

@@ -13,15 +13,29 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ecgadv.report import data, tables
+
 COLUMNS = (
-    "data", "attack", "metric", "success", "95 % interval", "d_l2", "d_smooth", "SNR, dB",
-    "gradients a case",
+    "data", "attack", "metric", "success", "records", "95 % over records", "Wilson 95 %", "d_l2",
+    "d_smooth", "SNR, dB", "gradients a case",
 )  # fmt: skip
 
 
-def row(summary: dict[str, Any], split: str) -> list[str]:
+def intervals(summary: dict[str, Any], folder: Path) -> list[str]:
+    """Recordings, the 95 % interval over them and Wilson's over cases.
+
+    Runs of earlier versions have only the latter in their summary; the first is then made from
+    their cases.
+    """
+    count, over = summary.get("n_records"), summary.get("ci95_records")
+    if "ci95_records" not in summary and (folder / "cases.csv").is_file():
+        total = tables.total(data.read_cases(folder))
+        count, over = total.n_records, total.by_records
+    return ["–" if count is None else str(count), tables.span(over), tables.span(summary["ci95"])]
+
+
+def row(summary: dict[str, Any], split: str, folder: Path) -> list[str]:
     """The cells of one run; distances are medians with quartiles."""
-    low, high = (100 * end for end in summary["ci95"])
 
     def spread(name: str) -> str:
         values = summary["distances"][name]
@@ -33,7 +47,7 @@ def row(summary: dict[str, Any], split: str) -> list[str]:
         summary["attack"],
         summary["metric"],
         f"{summary['n_success']}/{summary['n_cases']}",
-        f"{low:.1f} to {high:.1f} %",
+        *intervals(summary, folder),
         spread("d_l2"),
         spread("d_smooth"),
         f"{summary['distances']['snr_db']['median']:.1f}",
@@ -60,7 +74,9 @@ def main() -> None:
                 summary["n_cases"],
                 ("l2", "diff", "diffl2").index(summary["metric"]),
             )
-            rows.append((order, row(summary, config["selection"]["split"])))
+            rows.append(
+                (order, row(summary, config["selection"]["split"], data.read_cases(file.parent)))
+            )
     print("| " + " | ".join(COLUMNS) + " |")
     print("|" + "---|" * len(COLUMNS))
     for _, cells in sorted(rows):

@@ -17,6 +17,7 @@ from ecgadv.attacks.engine import Engine
 from ecgadv.errors import ConfigError
 from ecgadv.evaluate import benchmark
 from ecgadv.evaluate.benchmark import Row
+from ecgadv.evaluate.statistics import wilson
 from ecgadv.report import benchmark as report
 from ecgadv.study.study import goals
 from ecgadv.tasks import benchmark as task
@@ -105,6 +106,15 @@ def test_metrics_do_not_mix():
     assert [line["optimality"] for line in table] == [1.0, 0.5, 1.0]
 
 
+def test_cases_of_one_record_are_drawn_together():
+    names = [f"A{k:05d}_A_to_{t}" for k in range(8) for t in ("N", "O", "noise")]
+    named = row("pgd", [1.0] * 24, case_id=[*names[:-1], "B_0001_N_to_noise"])
+    assert benchmark.records_of(named)[-2:] == ["A00007", "B_0001"]
+    (line,) = benchmark.compare([row("pgd", [1.0] * 24, case_id=names)])
+    assert line["ci95_records"] == pytest.approx(wilson(8, 8))
+    assert line["ci95"] == pytest.approx(wilson(24, 24))
+
+
 def test_markdown_shows_failures_and_where_figures_come_from():
     table = benchmark.compare(
         [
@@ -118,10 +128,10 @@ def test_markdown_shows_failures_and_where_figures_come_from():
     )
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
     assert (
-        "| 2/2 | 1.5 | 1.9 | 1.5 | 0.750 | 0.975 | 1.000 | 10 | 4 | – | 0.5 | 900 |"
-        in (lines["minnorm_100"])
+        "| 2/2 | – | 34.2–100.0 % | 1.5 | 1.9 | 1.5 | 0.750 | 0.975 | 1.000 | 10 | 4 | – | 0.5 | "
+        "900 |" in lines["minnorm_100"]
     )
-    assert "| 0/2 | ∞ | ∞ | – | ∞ | ∞ | 0.000 |" in lines["foolbox_fmn_100 ²"]
+    assert "| 0/2 | – | 0.0–65.8 % | ∞ | ∞ | – | ∞ | ∞ | 0.000 |" in lines["foolbox_fmn_100 ²"]
     assert lines["cw ¹"].endswith("| – |")
     assert "Not measured: art_cw (why)." in text
     assert all(line.count("|") == len(report.HEAD) + 1 for k, line in lines.items() if k in

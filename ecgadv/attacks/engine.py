@@ -223,7 +223,8 @@ class Engine:
         """
         if self._direct is not None:
             direct = self._direct(cases)
-            return Solution(*direct[:2], *direct[3:6], None, direct.broken_at)
+            kept = (direct.delta, direct.success, direct.gradients, direct.forwards)
+            return Solution(*kept, direct.history, broken_at=direct.broken_at)
         total = len(cases.x)
         factor = self.factor(cases.free)
         rows = np.arange(total)
@@ -239,10 +240,10 @@ class Engine:
             if step >= limit:
                 break
             done = backend.to_numpy(self._done(state))
-            over = (done | (backend.to_numpy(state.broken_at) > 0))[: len(rows)]
+            ended = (done | (backend.to_numpy(state.broken_at) > 0))[: len(rows)]
             if tick:
-                tick(total - len(rows) + int(over.sum()), step)
-            if over.all():
+                tick(total - len(rows) + int(ended.sum()), step)
+            if ended.all():
                 break
             # Broken cases stay in the batch: its shape decides the last bits of their mates.
             live = np.flatnonzero(~done[: len(rows)])
@@ -270,13 +271,9 @@ class Engine:
         )
         # The gradient that was not finite was paid for too.
         spent = found.gradients + (broken_at > 0) * self.problem.objective.cost
-        kinds = (np.float32, bool, np.int64, np.int64)
-        told = (found.delta, found.success, spent, found.forwards)
-        kept = [np.asarray(part, kind) for part, kind in zip(told, kinds, strict=True)]
-        delta, success, gradients, forwards = kept
         return Solution(
-            delta, success, gradients, forwards, found.history, broken_at > 0,
-            broken_at.astype(np.int64),
+            found.delta, found.success, spent.astype(np.int64), found.forwards.astype(np.int64),
+            found.history, broken_at > 0, broken_at.astype(np.int64),
         )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ecgadv.evaluate.statistics import record_interval, wilson
+
 BASELINE = "cw"
 """The method that paired ratios refer to, with the steps of its definition or with others."""
 
@@ -108,6 +110,15 @@ def percentile(values: Sequence[float] | np.ndarray, q: float) -> float:
     return float(below + (place - math.floor(place)) * (above - below))
 
 
+def records_of(row: Row) -> list[str]:
+    """The record of each case, from its name ``RECORD_A_to_N``; of any other name, all of it."""
+    found = []
+    for case in row.case_id:
+        head, middle, _ = case.rpartition("_to_")
+        found.append(head.rpartition("_")[0] if middle and "_" in head else case)
+    return found
+
+
 def compare(rows: Sequence[Row], everything: Sequence[Row] | None = None) -> list[dict[str, Any]]:
     """Figures of every row, as the benchmark's table shows them.
 
@@ -134,6 +145,8 @@ def compare(rows: Sequence[Row], everything: Sequence[Row] | None = None) -> lis
                 "method": row.method,
                 "n": n,
                 "n_success": sum(row.success),
+                "ci95_records": record_interval(row.success, np.ones(n), records_of(row)),
+                "ci95": wilson(sum(row.success), n),
                 "median": percentile(reached, 50),
                 "p90": percentile(reached, 90),
                 "median_d_l2": percentile(won, 50),

@@ -165,14 +165,16 @@ def median_over_records(
     # The middle one, or the mean of the middle two, of what was drawn.
     first, last = (below < half).sum(1), (below <= half).sum(1)
     middle = 0.5 * (values[order][first] + values[order][last])
+    # Between two ranks there may be an infinity, so none is interpolated.
     low = np.percentile(middle, 2.5, method="lower")
-    return float(low), float(np.percentile(middle, 97.5, method="higher"))
+    high = np.percentile(middle, 97.5, method="higher")
+    return float(low), float(high)
 
 
 def record_names(rows: Sequence[Mapping[str, Any]]) -> list[Hashable] | None:
     """Records of the cases that :func:`minimal_distances` counts; None where rows name none."""
-    named = [row.get("record") for row in rows if row["status"] != "skipped"]
-    return named if all(named) else None
+    named = [statistics.record_of(row) for row in rows if row["status"] != "skipped"]
+    return None if None in named else list(named)
 
 
 def robustness(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any]:

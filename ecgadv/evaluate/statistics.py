@@ -126,10 +126,19 @@ def record_interval(
     return float(low), float(high)
 
 
+def record_of(row: Mapping[str, Any]) -> str | None:
+    """The record of a row of ``cases.csv`` or ``evaluation.csv``; None where it names none."""
+    name = row.get("record", row.get("victim_record"))
+    return None if name in (None, "") else str(name)
+
+
 def case_interval(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> Interval | None:
-    """:func:`record_interval` of the success of cases; rows need ``success`` and ``record``."""
+    """:func:`record_interval` of the ``success`` of cases; None also where rows name no record."""
+    names = [record_of(row) for row in rows]
+    if None in names:
+        return None
     hits = [float(bool(row["success"])) for row in rows]
-    return record_interval(hits, [1.0] * len(rows), [row["record"] for row in rows], seed=seed)
+    return record_interval(hits, [1.0] * len(rows), names, seed=seed)
 
 
 def distances(

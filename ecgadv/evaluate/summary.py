@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
-from ecgadv.evaluate.statistics import case_interval, quartiles, wilson
+from ecgadv.evaluate.statistics import case_interval, quartiles, record_of, wilson
 
 SUMMARISED = ("d_l2", "d_smooth", "d_smooth_l2", "l2_norm", "snr_db")
 
@@ -21,12 +21,12 @@ def rate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     n = len(rows)
     k = sum(bool(row["success"]) for row in rows)
-    named = [row.get("record") for row in rows]
-    whole = case_interval(rows) if all(named) else None
+    names = {record_of(row) for row in rows}
+    whole = case_interval(rows)
     return {
         "n": n,
         "n_success": k,
-        "n_records": len(set(named)) if all(named) else None,
+        "n_records": None if None in names else len(names),
         "success_rate": k / n if n else None,
         "ci95_records": None if whole is None else [round(end, 6) for end in whole],
         "ci95": [round(end, 6) for end in wilson(k, n)],

@@ -84,11 +84,11 @@ def transfer_rates(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         rows: see :func:`rejudge`.
 
     Returns:
-        ``to_target`` and ``off_source`` (any other class is read): ``n, n_success, success_rate,
-        ci95`` each.
+        ``to_target`` and ``off_source`` (any other class is read): ``n, n_success, n_records,
+        success_rate, ci95_records, ci95`` each.
     """
     known = [row for row in rows if row["status"] == "ok"]
-    left = [{"success": row["left"]} for row in known]
+    left = [{**row, "success": row["left"]} for row in known]
     return {"to_target": rate(known), "off_source": rate(left)}
 
 

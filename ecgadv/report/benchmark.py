@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ecgadv.report import style
+from ecgadv.report.tables import INTERVALS, span
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEAD = (
-    "method", "success", "median d", "90th pct. d", "median d_l2", "ratio to cw", "its 95th pct.",
-    "optimality", "gradients", "seconds", "CPU s", "cases/s", "peak RSS, MB",
+    "method", "success", "95 %", "Wilson 95 %", "median d", "90th pct. d", "median d_l2",
+    "ratio to cw", "its 95th pct.", "optimality", "gradients", "seconds", "CPU s", "cases/s",
+    "peak RSS, MB",
 )  # fmt: skip
 
 CONSOLE = {
-    "method": 0, "success": 1, "d": 2, "90 %": 3, "ratio": 5, "95 %": 6, "opt.": 7, "grads": 8,
-    "s": 9,
+    "method": 0, "success": 1, "95 %": 2, "d": 4, "90th": 5, "ratio": 7, "95th": 8, "opt.": 9,
+    "grads": 10, "s": 11,
 }  # fmt: skip
 """Columns that fit a terminal: short name -> place in :data:`HEAD`."""
 
@@ -40,6 +42,8 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     return [
         f"{row['method']}{star}",
         f"{row['n_success']}/{row['n']}",
+        span(row["ci95_records"]),
+        span(row["ci95"]),
         number(row["median"]),
         number(row["p90"]),
         number(row["median_d_l2"]),
@@ -94,6 +98,7 @@ def markdown(
         mine = [row for row in table if row["metric"] == metric]
         lines += [f"### `metric={metric}`, {mine[0]['n']} cases", ""]
         lines += [*_markdown(HEAD, [cells(row) for row in mine]), ""]
+    lines += [f"Of success, {INTERVALS}.", ""]
     if any(row["origin"] == "imported" for row in table):
         lines += ["¹ Measured in another process; judged here.", ""]
     if any(row["origin"] == "resumed" for row in table):

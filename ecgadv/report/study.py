@@ -28,6 +28,9 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of ``study.csv``; those from ``mean_power`` on are medians over the job's cases."""
 
+ENDS = ("ci95_low", "ci95_high")
+"""Ends of the interval over records; None where there are too few of them."""
+
 SIZES = ("mean_power", "rms_mv", "peak_mv", "snr_db", "d_l2")
 
 EDITED = "edited"
@@ -69,7 +72,7 @@ def _settled(attack: Mapping[str, Any]) -> int:
 
 def _intervals(part: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("n_perturbations", "n_records", "n_trials", "n_hits", "success_rate")
-    low, high = part["ci95_records"]
+    low, high = part["ci95_records"] or (None, None)
     wilson = dict(zip(("wilson_low", "wilson_high"), part["ci95_trials"], strict=True))
     return {key: part[key] for key in keys} | {"ci95_low": low, "ci95_high": high} | wilson
 
@@ -198,7 +201,7 @@ def table(jobs: Sequence[Job]) -> list[list[str]]:
     """Cells under :data:`HEAD`, for a terminal, Markdown or HTML."""
 
     def number(row: Mapping[str, Any], key: str, digits: int) -> str:
-        return f"{row[key]:.{digits}f}" if key in row else "–"
+        return "–" if row.get(key) is None else f"{row[key]:.{digits}f}"
 
     return [
         [
@@ -207,8 +210,8 @@ def table(jobs: Sequence[Job]) -> list[list[str]]:
             str(row["n_perturbations"]),
             str(row["n_records"]),
             f"{row['n_hits']}/{row['n_trials']}",
-            f"{row['success_rate']:.3f}",
-            f"{row['ci95_low']:.2f}–{row['ci95_high']:.2f}",
+            number(row, "success_rate", 3),
+            "–" if row["ci95_low"] is None else f"{row['ci95_low']:.2f}–{row['ci95_high']:.2f}",
             f"{row['wilson_low']:.3f}–{row['wilson_high']:.3f}",
             number(row, "mean_power", 2),
             number(row, "rms_mv", 3),
@@ -268,13 +271,15 @@ def figure(jobs: Sequence[Job]) -> Figure:
             axes.plot([x for x, _ in points], [r["success_rate"] for _, r in points], label=word,
                       **style_of)  # fmt: skip
             for x, row in points:
-                axes.plot([x, x], [row["ci95_low"], row["ci95_high"]], color=colours[kind])
+                ends = [float("nan") if row[e] is None else row[e] for e in ENDS]
+                axes.plot([x, x], ends, color=colours[kind])
         else:
             aside = 0.22 * (k - (len(kinds) - 1) / 2)
             at = [labels.index(_label(job, row, jobs)) + aside for job, row in mine]
             axes.plot([r["success_rate"] for _, r in mine], at, ls="none", label=word, **style_of)
             for a, (_, row) in zip(at, mine, strict=True):
-                axes.plot([row["ci95_low"], row["ci95_high"]], [a, a], color=colours[kind])
+                ends = [float("nan") if row[e] is None else row[e] for e in ENDS]
+                axes.plot(ends, [a, a], color=colours[kind])
     if numeric:
         values = [found[1] for found in numbers if found is not None]
         if max(values) > 20 * max(min(values), 1e-9):

@@ -78,6 +78,8 @@ def skipped_words(cases: pd.DataFrame) -> list[str]:
     paired = lost["source"].fillna("").ne("") & lost["target"].fillna("").ne("")
     usual = paired.map({True: NOT_READ, False: "not usable"})
     said = lost["message"].fillna("").astype(str) if "message" in lost else usual
+    # What each was read as, and how often, stands in its row.
+    said = said.where(~said.str.startswith("it is read as "), NOT_READ)
     counts = said.where(said.ne(""), usual).value_counts()
     words = [f"{count} skipped: {reason}" for reason, count in counts.items()]
     rest = int(counts.iloc[MOST_REASONS:].sum())

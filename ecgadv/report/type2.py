@@ -43,13 +43,13 @@ def _hits(shifts: pd.DataFrame) -> pd.Series:
 
 @style.styled
 def shift_position(shifts: pd.DataFrame, fs: float = FS) -> Figure:
-    """Share of readings that reach the target against the onset, with Wilson's intervals.
+    """Share of readings that reach the target against the onset, with 95 % intervals over records.
 
     Args:
-        shifts: rows of ``shifts.csv``.
+        shifts: rows of ``shifts.csv``; of a table that names no records the intervals are Wilson's.
         fs: sampling rate in Hz.
     """
-    from ecgadv.evaluate.statistics import wilson
+    from ecgadv.evaluate.statistics import record_interval, wilson
 
     onset, hit = shifts["onset"].to_numpy(float) / fs, _hits(shifts).to_numpy(float)
     edges = np.linspace(0, max(onset.max(), 1 / fs) + 1 / fs, POSITION_BINS + 1)
@@ -61,7 +61,12 @@ def shift_position(shifts: pd.DataFrame, fs: float = FS) -> Figure:
         if not mine.size:
             continue
         middle = (edges[k] + edges[k + 1]) / 2
-        axes.plot([middle] * 2, wilson(int(mine.sum()), mine.size), color=style.GHOST)
+        ends: tuple[float, float] | None = wilson(int(mine.sum()), mine.size)
+        if "victim_record" in shifts:
+            names = shifts["victim_record"][place == k].astype(str).tolist()
+            ends = record_interval(mine, np.ones(mine.size), names)
+        if ends is not None:
+            axes.plot([middle] * 2, ends, color=style.GHOST)
         axes.plot(middle, mine.mean(), "o", ms=3.5, color=style.ADVERSARIAL)
     axes.axhline(hit.mean(), color="black", linewidth=0.6, linestyle=":")
     axes.set_ylim(-0.03, 1.03)

@@ -300,6 +300,14 @@ def percent(rate: Any) -> str:
     return "–" if number is None else f"{100 * number:.1f} %"
 
 
+def range_words(interval: Any) -> str:
+    """An interval of a rate for a person; – where there is none, or no end of it."""
+    if not isinstance(interval, (list, tuple)) or len(interval) != 2:
+        return "–"
+    ends = [_number(end) for end in interval]
+    return "–" if None in ends else f"{percent(ends[0])} to {percent(ends[1])}"
+
+
 _ARTIFACTS = (
     "cases.csv",
     "perturbations.npz",

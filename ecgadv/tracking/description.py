@@ -11,15 +11,10 @@ from ecgadv.tracking.content import (
     is_success,
     metrics,
     percent,
+    range_words,
     read_cases,
     read_json,
 )
-
-
-def _range(interval: Any) -> str:
-    if not isinstance(interval, (list, tuple)) or len(interval) != 2:
-        return "–"
-    return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def _over_records(tried: list[dict[str, str]]) -> tuple[float, float] | None:
@@ -47,7 +42,7 @@ def _injection_lines(summary: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"- on {_TRIED_ON.get(kind, kind)}: {percent(whole.get('success_rate'))} of "
                 f"{whole.get('n_trials')} readings at random onsets reach the target, 95 % over "
-                f"recordings {_range(whole.get('ci95_records'))}"
+                f"recordings {range_words(whole.get('ci95_records'))}"
             )
     return [*lines, ""] if lines else []
 
@@ -61,9 +56,9 @@ def description(folder: Path) -> str:
     head = f"**{int(known['n_success'])} of {int(known['n_cases'])} cases successful"
     lines = [f"{head} ({percent(known['success_rate'])})**", ""]
     tried = [row for row in rows if row.get("status") in ("ok", "failed")]
-    lines[0] += f", 95 % interval over recordings {_range(_over_records(tried))}"
+    lines[0] += f", 95 % interval over recordings {range_words(_over_records(tried))}"
     if summary.get("ci95"):
-        lines[0] += f" (Wilson's over cases {_range(summary['ci95'])})"
+        lines[0] += f" (Wilson's over cases {range_words(summary['ci95'])})"
     skipped = sum(row.get("status") == "skipped" for row in rows)
     if skipped:
         lines += [f"{skipped} skipped: they count in no rate.", ""]
@@ -77,7 +72,7 @@ def description(folder: Path) -> str:
         cells = ["–" if m is None else f"{m:.3g}" for m in medians]
         lines.append(
             f"| {source} | {target} | {len(mine)} | {percent(of_pair['success_rate'])} "
-            f"| {cells[0]} | {cells[1]} | {_range(_over_records(mine))} |"
+            f"| {cells[0]} | {cells[1]} | {range_words(_over_records(mine))} |"
         )
     lines += ["", "Distances are medians over the successful cases, in standardised units."]
     return "\n".join(lines)

@@ -63,6 +63,9 @@ def jobs_table(sweep: Path) -> list[dict[str, Any]]:
                 "n_cases": known.get("n_cases"),
                 "n_success": known.get("n_success"),
                 "success_rate": known.get("success_rate"),
+                "ci95_records_low": known.get("success_rate_ci95_records/low"),
+                "ci95_records_high": known.get("success_rate_ci95_records/high"),
+                "n_skipped": known.get("n_skipped"),
                 **{f"{d}_median": known.get(f"{d}/median") for d in content.DISTANCES},
                 "gradients_per_case": known.get("gradients_per_case"),
                 "seconds": known.get("seconds"),
@@ -138,8 +141,8 @@ def _told(overrides: str) -> list[str]:
 def markdown(rows: list[dict[str, Any]], links: str = "") -> str:
     """The table of jobs for MLflow's description of the parent (cut at what it stores)."""
     lines = [links, ""] if links else []
-    lines += ["| job | overrides | status | cases | success | d_l2 | d_smooth |"]
-    lines += ["|---|---|---|---:|---:|---:|---:|"]
+    lines += ["| job | overrides | status | cases | success | 95 % | d_l2 | d_smooth |"]
+    lines += ["|---|---|---|---:|---:|---:|---:|---:|"]
     for row in rows:
         rate = row["success_rate"]
         cells = [
@@ -148,6 +151,7 @@ def markdown(rows: list[dict[str, Any]], links: str = "") -> str:
             row["status"],
             "–" if row["n_cases"] is None else str(int(row["n_cases"])),
             "–" if rate is None else f"{100 * rate:.1f} %",
+            content.range_words([row.get("ci95_records_low"), row.get("ci95_records_high")]),
             *(
                 "–" if (v := row[f"{d}_median"]) is None else f"{v:.3g}"
                 for d in ("d_l2", "d_smooth")

@@ -157,6 +157,7 @@ def test_skipped_cases_are_counted_and_said(tmp_path, readable):
         table.append(dict.fromkeys(table[0], "") | {
             "case_id": f"x{k}", "record": f"X{k}", "source": "A", "target": "N",
             "success": "false", "status": "skipped",
+            "message": f"it is read as A at {k} of 100 random onsets" if k else "",
         })  # fmt: skip
     with file.open("w", newline="") as out:
         writer = csv.DictWriter(out, table[0])

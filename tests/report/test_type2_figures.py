@@ -44,6 +44,22 @@ def test_success_is_drawn_at_its_onset_with_wilsons_interval():
     inked(figure)
 
 
+def test_readings_of_one_record_are_no_trials_of_their_own():
+    # Forty readings of four records at two onsets; at the second onset there are two records only.
+    shifts = pd.DataFrame(
+        {
+            "onset": np.repeat([0, 8999], 40),
+            "source": "A",
+            "target": "N",
+            "predicted": "N",
+            "victim_record": [*np.repeat(["a", "b", "c", "d"], 10), *np.repeat(["a", "b"], 20)],
+        }
+    )
+    (axes,) = type2.shift_position(shifts).axes
+    bars = [line for line in axes.lines if line.get_marker() != "o" and line.get_color() != "black"]
+    assert [tuple(bar.get_ydata()) for bar in bars] == [pytest.approx(wilson(4, 4))]
+
+
 def test_every_case_has_its_loss_and_the_median_stands_out():
     history = pd.DataFrame(
         {
