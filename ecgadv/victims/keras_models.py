@@ -154,7 +154,11 @@ def frozen(model: Any) -> Callable[[Any], Any]:
     """A model with the values that its variables have now; calls change none of them."""
     import keras
 
-    held = [(v, backend.tensor(np.array(backend.to_numpy(v)), v.dtype)) for v in model.variables]
+    values = [backend.to_numpy(keras.ops.convert_to_tensor(v)) for v in model.variables]
+    held = [
+        (variable, backend.tensor(np.array(value), variable.dtype))
+        for variable, value in zip(model.variables, values, strict=True)
+    ]
 
     def forward(x: Any) -> Any:
         with keras.StatelessScope(state_mapping=held):
