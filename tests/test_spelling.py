@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgadv import config
-from ecgadv.errors import ConfigError
+from ecgadv.errors import ConfigError, DataError, EcgadvError
 
 CONF = config.conf_dir()
 NUMBERS = ["10_1", "1e3", "0x10", "true", "1.50", "007", "null", "7_", "nan", "100"]
@@ -68,6 +68,17 @@ def test_classes_and_targets_that_look_like_numbers_are_names(compose):
     assert (config["victim"]["classes"], config["target"]) == (["1e3", "true"], "1e3")
 
 
+def test_paths_and_texts_that_look_like_numbers(compose, tmp_path):
+    (tmp_path / "1e3").mkdir()
+    own = ["tracking.experiment=2024", "paths.outputs=10_1", "data=wfdb", "data.root=1e3"]
+    found = compose(*own, "data.labels=1.50").config
+    assert found["tracking"]["experiment"] == "2024"
+    assert found["paths"]["outputs"] == str(tmp_path / "10_1")
+    assert found["data"]["root"] == str(tmp_path / "1e3")
+    assert found["data"]["labels"] == "1.50"
+    assert compose("data.root=null").config["data"]["root"] is None
+
+
 @pytest.fixture
 def mapped(compose, tmp_path):
     np.savez(tmp_path / "x.npz", signals=np.zeros((1, 10)))
@@ -98,11 +109,18 @@ def test_keys_of_a_label_map_are_texts(mapped, given, right):
         ("{10_1: N}", "10_1 would be read as another number"),
         ("{1: N, 1.0: A}", "label 1 stands there twice"),
         ("{null: N}", "null is no label; write noise"),
+        ("{AF: Q}", r"data\.label_map\.AF=Q: map to A, N, O or noise"),
     ],
 )
 def test_a_label_that_cannot_be_kept_is_refused(mapped, given, words):
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(EcgadvError, match=words):
         mapped(f"data.label_map={given}")
+
+
+def test_an_unknown_unit_is_refused_before_any_file_is_read(mapped):
+    with pytest.raises(DataError, match=r"data\.units=adu: must be V, mV, uV or nV, or none"):
+        mapped("data.units=adu")
+    assert mapped("data.units=none").config["data"]["units"] == "none"
 
 
 @pytest.mark.parametrize(

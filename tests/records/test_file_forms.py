@@ -153,6 +153,13 @@ def _(d: Path) -> Seen:
     return Seen(lambda: arrays.load(path), error="Python objects, which are not read")
 
 
+@form("npz: signals under another name, no key given")
+def _(d: Path) -> Seen:
+    path = npz(d, X=np.stack([X, X]), y=np.array([0, 1]), fs=300)
+    error = r"no array 'signals' but 'X' of shape \(2, 1800\).*data\.key=X"
+    return Seen(lambda: arrays.load(path), error=error)
+
+
 @form("npz: a pointer of Git LFS")
 def _(d: Path) -> Seen:
     (d / "x.npz").write_text(LFS)
@@ -457,8 +464,9 @@ def _(d: Path) -> Seen:
 @form("labels in a table beside: semicolons, other order, a byte-order mark")
 def _(d: Path) -> Seen:
     (d / "y.csv").write_bytes("\ufeffLabel;Record\r\nA;b\r\nN;a\r\n".encode())
-    path = npz(d, a=X, b=Y, fs=300)
-    return Seen(lambda: arrays.load(path, labels="y.csv"), {"a": ("N", X), "b": ("A", Y)})
+    path = npz(d, a=X, b=Y, c=X, fs=300)
+    return Seen(lambda: arrays.load(path, labels="y.csv"), {"a": ("N", X), "b": ("A", Y)},
+                {"c": "the label file does not name it"})  # fmt: skip
 
 
 # --- arrays: csv ----------------------------------------------------------------------------------
