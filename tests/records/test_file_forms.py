@@ -20,6 +20,7 @@ from ecgadv.errors import DataError
 from ecgadv.records import arrays, cinc2017
 from ecgadv.records import wfdb as reader
 from ecgadv.records.base import RecordSet
+from ecgadv.records.intake import longer_than
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 120000\n"
 FOLDER_LFS = r"is a Git LFS pointer, not data.*git lfs pull"
@@ -1008,3 +1009,11 @@ def test_another_version_of_the_reader_reads_again(
     monkeypatch.setattr(cache, "reader_version", lambda: "another")
     cache.cached("test", "k", build)
     assert len(built) == 2
+
+
+def test_records_longer_than_the_input_are_counted() -> None:
+    records = RecordSet.pack("test", [("a", "N", X), ("b", "A", Y), ("c", "A", Y)])
+    assert longer_than(records, 1800, True) == ""
+    note = longer_than(records, 1500, True)
+    assert re.search(r"^1 of 3 records are longer than the 5 s .* data\.start=SECONDS", note)
+    assert "data.start" not in longer_than(records, 1000, False)
