@@ -17,6 +17,14 @@ from ecgadv.records.labels import text_of
 NAMES = ("selection.records", "selection.source", "victim.classes", "target")
 """Keys whose value is a name or a list of names."""
 
+TEXTS = (
+    "paths.root", "paths.data", "paths.outputs", "data.root", "data.labels", "data.key",
+    "victim.path", "victim.preprocess", "selection.file", "sweep", "report.run", "track.run",
+    "evaluate.run", "evaluate.study", "evaluate.study_key", "benchmark.out", "tracking.uri",
+    "tracking.experiment",
+)  # fmt: skip
+"""Keys whose value is one text: a path, or what somebody called something."""
+
 LABELS = "data.label_map"
 """A mapping from labels of a file, which are texts too."""
 
@@ -37,8 +45,9 @@ def keep_names(line: str) -> str:
     """
     key, equals, value = line.partition("=")
     path = key.strip().lstrip("+~")
-    if equals and path in NAMES:
-        return f"{key}={''.join(_quoted(value, path == 'target'))}"
+    if equals and path in (*NAMES, *TEXTS):
+        # Of a list a whole number tells how it was written; one text must be a text.
+        return f"{key}={''.join(_quoted(value, path == 'target' or path in TEXTS))}"
     if equals and path == LABELS:
         return f"{key}={_plain_labels(value)}"
     return line
@@ -50,7 +59,7 @@ def quote(name: str) -> str:
     return f"'{escaped}'"
 
 
-def _quoted(value: str, is_group: bool) -> Iterator[str]:
+def _quoted(value: str, only_text: bool) -> Iterator[str]:
     at = 0
     while at < len(value):
         if value[at] in "'\"":
@@ -66,14 +75,14 @@ def _quoted(value: str, is_group: bool) -> Iterator[str]:
             elif value[end : end + 1] == "(" or "=" in token or "$" in token:
                 yield token
             else:
-                yield _name(token, "[" in value[:at], is_group)
+                yield _name(token, "[" in value[:at], only_text)
         else:
             end = at + 1
             yield value[at]
         at = end
 
 
-def _name(token: str, inside: bool, is_group: bool) -> str:
+def _name(token: str, inside: bool, only_text: bool) -> str:
     """A name as it stands, or in quotes where Hydra would not give it back as it stands."""
     text = token.strip()
     if not text or (text.lower() == "null" and not inside):
@@ -84,8 +93,7 @@ def _name(token: str, inside: bool, is_group: bool) -> str:
         value = OverridesParser.create().parse_override(f"name={text}").value()
     except Exception:
         return token  # Whoever composes says what is wrong with it.
-    # A whole number tells how it was written, but an option of a group must be a text.
-    is_plain = type(value) is int and str(value) == text and not is_group
+    is_plain = type(value) is int and str(value) == text and not only_text
     return token if isinstance(value, str) or is_plain else token.replace(text, quote(text))
 
 

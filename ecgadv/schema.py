@@ -697,6 +697,7 @@ def _check_data(cfg: Mapping[str, Any]) -> None:
     data = cfg.get("data")
     if not isinstance(data, Mapping) or not str(data.get(TARGET, "")).startswith("ecgadv."):
         return
+    _check_wording(cfg, data)
     name, root = data.get("name"), data.get("root")
     kind = {"wfdb": "the folder of the records", "arrays": "the .npz or .csv file"}
     if root is None:
@@ -727,6 +728,19 @@ def _check_data(cfg: Mapping[str, Any]) -> None:
             raise DataError(f"data.root={root}: must be an .npz or .csv file")
         if place.suffix.lower() == ".npz" and not zipfile.is_zipfile(place):
             raise DataError(f"data.root={root} is not an .npz file")
+
+
+def _check_wording(cfg: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Units and labels of a data source: what is wrong with them needs no file to be read."""
+    from ecgadv.records.base import class_letter
+    from ecgadv.records.conversion import check_units
+    from ecgadv.records.labels import check_label_map
+
+    if data.get("units") is not None:
+        check_units(str(data["units"]))
+    if cfg.get("task") != "train":
+        classes = tuple(class_letter(name) for name in victim_classes(cfg))
+        check_label_map(data.get("label_map"), classes)
 
 
 def _check_victim(cfg: Mapping[str, Any]) -> None:

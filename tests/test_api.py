@@ -6,7 +6,7 @@ import pytest
 from helpers import beats, random_network
 
 import ecgadv
-from ecgadv.errors import ConfigError, DataError, VictimError
+from ecgadv.errors import ConfigError, DataError, EcgadvError, VictimError
 
 N = 600
 FAST = {"steps": 12}
@@ -46,6 +46,19 @@ def test_preprocess_standardises_in_any_unit():
     long = np.random.default_rng(0).normal(size=12000)
     np.testing.assert_allclose(ecgadv.preprocess(long, 300), ecgadv.preprocess(long[:9000], 300))
     assert ecgadv.preprocess(long, 300, n=500).shape == (500,)
+
+
+def test_preprocess_gives_what_the_victim_reads(victim):
+    t = np.arange(4000) / 400
+    raw = 0.3 * np.sin(2 * np.pi * 2 * t) + 40
+    raw[100:140] = np.nan
+    out = ecgadv.preprocess(raw, 400, victim)
+    assert out.shape == (N,)
+    assert np.abs(out).max() < 2, "neither the offset nor the gap is a step"
+    assert out[76:104] == pytest.approx(0, abs=1e-3), "missing samples are the mean"
+    np.testing.assert_array_equal(ecgadv.preprocess(raw, 400, n=N), out)
+    with pytest.raises(EcgadvError, match=r"has 2 lead\(s\), victim .* reads 1"):
+        ecgadv.preprocess(np.stack([raw, raw], 1), 400, victim)
 
 
 # --- shapes and order -----------------------------------------------------------------------------

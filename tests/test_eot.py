@@ -276,7 +276,7 @@ def test_it_refuses_the_objective_of_type_i(victim):
         ({"steps": 0}, "attack.steps=0"),
         ({"power": 0.0}, "attack.power=0"),
         ({"band": (40, 1)}, "attack.band"),
-        ({"band": (1, 200)}, "attack.band"),
+        ({"band": (-1, 40)}, "attack.band"),
         ({"lowest_power": 1.5}, "attack.lowest_power=1.5"),
         ({"peak": -1.0}, "attack.peak"),
         ({"start_power": 0.5}, "attack.start_power=0.5"),

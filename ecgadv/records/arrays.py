@@ -142,6 +142,8 @@ def _pack(
         try:
             if named is not None and record in named.several:
                 raise RecordError(named.several[record])
+            if named is not None and record not in named.rows:
+                raise RecordError("the label file does not name it")
             letter = intake.letter(label)
             if signal.ndim == 0:
                 raise RecordError("a sample of it is not a number")
@@ -203,7 +205,14 @@ def _read_npz(
     elif key is not None:
         raise DataError(f"data.key={key}: {path} has no such array, only {', '.join(names)}")
     else:
-        ids = [n for n in names if n not in (*_RESERVED, label_key) and arrays[n].ndim == 1]
+        own = [n for n in names if n not in (*_RESERVED, label_key)]
+        whole = [n for n in own if arrays[n].ndim > 1]
+        if whole:
+            raise DataError(
+                f"{path} has no array 'signals' but {whole[0]!r} of shape {arrays[whole[0]].shape};"
+                f" if that holds the records, say data.key={whole[0]}"
+            )
+        ids = [n for n in own if arrays[n].ndim == 1]
         signals = [_numeric(path, n, arrays[n]) for n in ids]
         if not ids:
             raise DataError(

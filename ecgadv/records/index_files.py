@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ecgadv.errors import DataError
 from ecgadv.records.base import CLASSES
+from ecgadv.records.files import pointer
 
 _COLUMNS = 4
 
@@ -51,6 +52,9 @@ def read(file: str | Path, start: int | None = None, stop: int | None = None) ->
         raise DataError(f"selection.file={file} cannot be read: {why}") from None
     except UnicodeDecodeError:
         raise DataError(f"selection.file={file} is not a text file") from None
+    why = pointer(path)
+    if why:
+        raise DataError(f"selection.file={file} {why}")
     rows: list[IndexRow] = []
     lines: dict[str, int] = {}
     for line, fields in enumerate(csv.reader(text.splitlines()), 1):

@@ -13,7 +13,7 @@ from ecgadv.records.base import CLASSES, RecordSet
 from ecgadv.records.conversion import NO_SCALE, amplitude, zero_ends
 from ecgadv.records.preprocessing import FS
 
-SMALLEST_MV, LARGEST_MV = 0.01, 30.0
+SMALLEST_MV, LARGEST_MV = 0.01, 60.0
 """An ECG moves more than the first within its liveliest seconds and less than the second within
 most: see :func:`ecgadv.records.conversion.amplitude`."""
 

@@ -20,6 +20,7 @@ from ecgadv.errors import DataError
 from ecgadv.records import arrays, cinc2017
 from ecgadv.records import wfdb as reader
 from ecgadv.records.base import RecordSet
+from ecgadv.records.intake import longer_than
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 120000\n"
 FOLDER_LFS = r"is a Git LFS pointer, not data.*git lfs pull"
@@ -151,6 +152,13 @@ def _(d: Path) -> Seen:
     rows[:] = [X, Y]
     path = npz(d, signals=rows, labels=["N", "A"], fs=300)
     return Seen(lambda: arrays.load(path), error="Python objects, which are not read")
+
+
+@form("npz: signals under another name, no key given")
+def _(d: Path) -> Seen:
+    path = npz(d, X=np.stack([X, X]), y=np.array([0, 1]), fs=300)
+    error = r"no array 'signals' but 'X' of shape \(2, 1800\).*data\.key=X"
+    return Seen(lambda: arrays.load(path), error=error)
 
 
 @form("npz: a pointer of Git LFS")
@@ -457,8 +465,9 @@ def _(d: Path) -> Seen:
 @form("labels in a table beside: semicolons, other order, a byte-order mark")
 def _(d: Path) -> Seen:
     (d / "y.csv").write_bytes("\ufeffLabel;Record\r\nA;b\r\nN;a\r\n".encode())
-    path = npz(d, a=X, b=Y, fs=300)
-    return Seen(lambda: arrays.load(path, labels="y.csv"), {"a": ("N", X), "b": ("A", Y)})
+    path = npz(d, a=X, b=Y, c=X, fs=300)
+    return Seen(lambda: arrays.load(path, labels="y.csv"), {"a": ("N", X), "b": ("A", Y)},
+                {"c": "the label file does not name it"})  # fmt: skip
 
 
 # --- arrays: csv ----------------------------------------------------------------------------------
@@ -1000,3 +1009,11 @@ def test_another_version_of_the_reader_reads_again(
     monkeypatch.setattr(cache, "reader_version", lambda: "another")
     cache.cached("test", "k", build)
     assert len(built) == 2
+
+
+def test_records_longer_than_the_input_are_counted() -> None:
+    records = RecordSet.pack("test", [("a", "N", X), ("b", "A", Y), ("c", "A", Y)])
+    assert longer_than(records, 1800, True) == ""
+    note = longer_than(records, 1500, True)
+    assert re.search(r"^1 of 3 records are longer than the 5 s .* data\.start=SECONDS", note)
+    assert "data.start" not in longer_than(records, 1000, False)

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from ecgadv.errors import RecordError
-from ecgadv.records.preprocessing import N_SAMPLES, clean
+from ecgadv.records.preprocessing import N_SAMPLES, clean, prepare
 from ecgadv.victims.inputs import preprocess
+from ecgadv.victims.pipeline import flatten, standardise_array, unflatten
 
 
 def test_standardises_over_the_records_own_samples_and_pads_the_end() -> None:
@@ -77,3 +78,16 @@ def test_a_rate_must_be_said_and_be_one() -> None:
     for fs in (0, "fast", np.nan, [300, 300]):
         with pytest.raises(RecordError, match="its sampling rate"):
             preprocess(np.arange(300.0), fs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("over", ["lead", "record", "none"])
+def test_the_deployed_pipeline_fills_gaps_as_the_readers_do(over: str) -> None:
+    rng = np.random.default_rng(3)
+    signal = rng.normal(size=(50, 2)) * [1.0, 3.0] + [5.0, -300.0]
+    signal[10:20, 0], signal[7, 1], signal[8, 1] = np.nan, np.inf, -np.inf
+    padded = np.full((1, 60, 2), np.nan)
+    padded[0, :50] = signal
+    found = standardise_array(flatten(padded), np.array([50]), 2, over)
+    expected, own, _ = prepare(signal, 60, 2, over)
+    assert own == 50
+    np.testing.assert_allclose(unflatten(found, 2)[0], expected, rtol=1e-5, atol=1e-6)
