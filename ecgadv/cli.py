@@ -47,6 +47,9 @@ warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against
 _codes: list[int] = []
 """Exit status of every job that ran in this process."""
 
+_sweeps: set[int] = set()
+"""This process, where it runs a sweep."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: that of the process) and return its exit status."""
@@ -113,6 +116,7 @@ def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[
         is_ours = share is not None and "ECGADV_THREADS" not in os.environ
         if is_ours:
             os.environ["ECGADV_THREADS"] = str(share)
+        _sweeps.add(os.getpid())
         try:
             _hydra(flags, overrides)
         except (KeyboardInterrupt, SystemExit):
@@ -123,11 +127,12 @@ def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[
         except Exception as error:
             failure = error
         finally:
+            _sweeps.clear()
             if is_ours:
                 os.environ.pop("ECGADV_THREADS", None)
         if failure is not None:
             code = _say(failure, composed.folder)
-        code = _summary(composed.folder, composed.n_jobs) or code
+        code = _summary(composed.folder, composed.n_jobs) or code or max(_codes, default=0)
         _study(composed.folder)
         return code
 
@@ -310,8 +315,9 @@ def job(cfg: DictConfig) -> int:
     else:
         code = run_task(values, folder, label, functools.partial(_keep_hydra, cfg, hydra, folder))
     _codes.append(code)
-    if is_sweep and code and read_status(folder)["status"] in ("", "finished"):
-        # The folder stays as it was, so only an exception tells the sweep, also across processes.
+    told = read_status(folder)["status"] not in ("", "finished")
+    if is_sweep and code and not told and os.getpid() not in _sweeps:
+        # Its folder stays as it was, so only an exception tells the process of the sweep.
         raise RefusedError(f"job {label} was refused")
     return code
 

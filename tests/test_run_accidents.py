@@ -1,7 +1,7 @@
 """Accidents of runs, folders, paths and stores: the right numbers, or one line and nothing changed.
 
 One finished run, tracked in MLflow, stands for all that a command may spoil. Each row of the first
-table gives a command that must be refused: every file keeps its bytes and its time, MLflow its rows.
+table is a command that must be refused: every file keeps its bytes and time, MLflow its rows.
 """
 
 import contextlib
@@ -115,11 +115,14 @@ REFUSED = {
     "another seed": (["seed=1"], "the configuration differs: seed=0, not 1"),
     "another target": (["target=A"], "target=N, not A"),
     "one step more": (["attack.steps=5"], "attack.steps=4, not 5"),
-    "another backend's digits": (["precision=float32"], "precision=auto, not float32"),
+    "another precision": (["precision=float32"], "precision=auto, not float32"),
     "task=evaluate": (["task=evaluate", "evaluate.run={folder}"], "task=attack, not evaluate"),
     "task=report": (["task=report", "report.run={folder}"], "task=attack, not report"),
     "task=track": (["task=track", "track.run={folder}"], "task=attack, not track"),
-    "task=train": (["task=train", "train.epochs=2", "train.short_epochs=1"], "task=attack, not t"),
+    "task=train": (
+        ["task=train", "train.epochs=2", "train.short_epochs=1", "train.architecture=compact"],
+        "task=attack, not train",
+    ),
     "task=benchmark": (["task=benchmark"], "task=attack, not benchmark"),
 }
 
@@ -286,12 +289,12 @@ def test_a_sweep_has_the_same_jobs_each_time(swept, wanted, tmp_path, monkeypatc
 
 
 def test_a_shuffled_sweep_finds_itself_again(task, tmp_path, capsys):
-    argv = ["-m", "metric=shuffle(l2,diff,diffl2)", "seed=shuffle(range(0,2))", "tracking=none"]
-    for _ in range(3):
+    argv = ["-m", "metric=shuffle(l2,diff,diffl2)", "tracking=none"]
+    for _ in range(2):
         assert cli.main(argv) == 0
     (sweep,) = (tmp_path / "multirun_outputs").iterdir()
     jobs = sorted(p.parent for p in sweep.glob("*/status.json"))
-    assert len(jobs) == 6
+    assert len(jobs) == 3
     assert {stored_identity(j)["signature"] for j in jobs} == {
         j.signature for j in config.compose_checked(argv).jobs
     }
@@ -304,7 +307,7 @@ def test_shuffled_parameters_of_hydras_sweeper(task, tmp_path):
         "# @package _global_\nhydra:\n  sweeper:\n    params:\n      metric: shuffle(l2,diff)\n"
     )
     argv = ["--config-dir", str(own.parent), "-m", "experiment=mixed", "tracking=none"]
-    for _ in range(3):
+    for _ in range(2):
         assert cli.main(argv) == 0
     (sweep,) = (tmp_path / "multirun_outputs").iterdir()
     assert len(list(sweep.glob("*/status.json"))) == 2
@@ -330,15 +333,14 @@ def test_a_sweep_that_makes_no_sense_is_one_line(argv, line, tmp_path, monkeypat
 
 
 def test_an_empty_cell_of_a_sweep_is_left_out(task, tmp_path, capsys):
-    argv = ["-m", "target=A,N", "selection.source=[A],[N],[A,N]", "tracking=none"]
+    argv = ["-m", "target=A,N", "selection.source=[A],[N]", "tracking=none"]
     assert cli.main(argv) == 0
     said = capsys.readouterr()
     assert said.err.count("nothing to attack, the target is the class of every selected") == 2
     assert said.err.count("this job is left out") == 2
     statuses = [status_of(p.parent)["status"] for p in tmp_path.rglob("status.json")]
-    assert sorted(statuses) == ["finished"] * 4 + ["skipped"] * 2
+    assert sorted(statuses) == ["finished"] * 2 + ["skipped"] * 2
     assert "did not begin" not in said.out
-    assert cli.main(argv) == 0
 
 
 SWEEPS = {
@@ -478,7 +480,7 @@ def test_artifacts_follow_a_project_that_was_moved(world, tmp_path):
     assert known["run_id"] in {run.info.run_id for run in runs}
 
 
-@pytest.mark.parametrize("name", ["a b?c%20d#e&f=g,'h'[i]é.", "100%", "q?x=1&y"])
+@pytest.mark.parametrize("name", ["a b?c%20d#e&f=g,'h'[i]é."])
 def test_a_project_is_where_its_path_says(name, world, tmp_path):
     place = tmp_path / name
     argv = copy_project(world, place)
@@ -492,7 +494,7 @@ def test_a_project_is_where_its_path_says(name, world, tmp_path):
     assert cli.main([*argv, "tracking.experiment=Default"]) == 0
     (folder,) = (place / "outputs").iterdir()
     assert without_times(table(folder)) == without_times(table(world.folder))
-    api, runs = runs_of(place)
+    _, runs = runs_of(place)
     (run,) = [r for r in runs if r.info.run_name == folder.name]
     # MLflow's own experiment would keep them in the folder that the command was started in.
     assert (place / "mlartifacts" / run.info.run_id / "artifacts" / "cases.csv").is_file()
@@ -544,7 +546,7 @@ def test_entries_of_a_cache_are_for_everybody(tmp_path, monkeypatch):
     monkeypatch.setenv("ECGADV_CACHE", str(tmp_path))
     before = os.umask(0o022)
     try:
-        records = cache.cached("synthetic", "k", lambda: synthetic.generate(per_class=1))
+        records = cache.cached("synthetic", "k", lambda: synthetic._generate(0, 1, 0.35))
     finally:
         os.umask(before)
     (entry,) = tmp_path.iterdir()
