@@ -14,6 +14,7 @@ import errno
 import functools
 import importlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -433,6 +434,18 @@ class _Beginning:
         self.before = read_status(folder)
         self.begun = False
         self._ours = ""
+        # Hydra's log of warnings would be made in a folder that may have to stay as it is.
+        self._logs = [
+            handler
+            for handler in logging.getLogger().handlers
+            if isinstance(handler, logging.FileHandler)
+            and Path(handler.baseFilename).is_relative_to(folder)
+        ]
+        for handler in self._logs:
+            handler.addFilter(self._has_begun)
+
+    def _has_begun(self, _: object) -> bool:
+        return self.begun
 
     def begin(self) -> None:
         """Make the folder, say that it is running, and write what Hydra keeps of a job."""

@@ -406,6 +406,17 @@ def test_a_job_that_is_refused_late_is_not_passed_over(task, tmp_path, capsys):
     assert {status_of(p.parent)["status"] for p in tmp_path.rglob("status.json")} == {"finished"}
 
 
+def test_jobs_of_the_same_configuration_count_once_in_a_report(world, tmp_path):
+    from ecgadv.report.write import write_sweep_report
+
+    for name in ("0_metric-l2", "3_metric-l2"):
+        shutil.copytree(world.folder, tmp_path / name)
+    text = write_sweep_report(tmp_path).read_text(encoding="utf-8")
+    assert "same as 0_metric-l2" in text
+    won = sum(row["success"] == "true" for row in table(world.folder))
+    assert f"{won} of {len(table(world.folder))} (" in text
+
+
 # --- tables that were cut off -----------------------------------------------------------------
 
 
@@ -587,7 +598,11 @@ def test_whose_results_a_folder_holds(world, tmp_path):
     kept = stored_identity(world.folder)
     assert kept["signature"] == config.compose_checked(world.command).signature
     (tmp_path / "config.json").write_bytes((world.folder / "config.json").read_bytes())
+    # A run that failed before it had a result is no obstacle to the next try.
+    assert stored_identity(tmp_path) == {}
+    (tmp_path / "cases.csv").write_text("case_id\n")
     assert stored_identity(tmp_path) == {"signature": kept["signature"]}
+    (tmp_path / "cases.csv").unlink()
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(RefusedError, match=r"holds a config\.json that no run made"):
         stored_identity(tmp_path)
