@@ -15,6 +15,7 @@ import errno
 import functools
 import importlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -46,6 +47,9 @@ warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against
 
 _codes: list[int] = []
 """Exit status of every job that ran in this process."""
+
+_sweeps: set[int] = set()
+"""This process, where it runs a sweep."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,6 +135,7 @@ def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[
         is_ours = share is not None and "ECGADV_THREADS" not in os.environ
         if is_ours:
             os.environ["ECGADV_THREADS"] = str(share)
+        _sweeps.add(os.getpid())
         try:
             _hydra(flags, overrides)
         except (KeyboardInterrupt, SystemExit):
@@ -141,11 +146,12 @@ def _sweep(composed: config.Composed, flags: Sequence[str], overrides: Sequence[
         except Exception as error:
             failure = error
         finally:
+            _sweeps.clear()
             if is_ours:
                 os.environ.pop("ECGADV_THREADS", None)
         if failure is not None:
             code = _say(failure, composed.folder)
-        code = _summary(composed.folder, composed.n_jobs) or code
+        code = _summary(composed.folder, composed.n_jobs) or code or max(_codes, default=0)
         _study(composed.folder)
         return code
 
@@ -333,8 +339,9 @@ def _job(cfg: DictConfig) -> int:
     else:
         code = run_task(values, folder, label, functools.partial(_keep_hydra, cfg, hydra, folder))
     _codes.append(code)
-    if is_sweep and code and read_status(folder)["status"] in ("", "finished"):
-        # The folder stays as it was, so only an exception tells the sweep, also across processes.
+    told = read_status(folder)["status"] not in ("", "finished")
+    if is_sweep and code and not told and os.getpid() not in _sweeps:
+        # Its folder stays as it was, so only an exception tells the process of the sweep.
         raise RefusedError(f"job {label} was refused")
     return code
 
@@ -455,6 +462,18 @@ class _Beginning:
         self.before = read_status(folder)
         self.begun = False
         self._ours = ""
+        # Hydra's log of warnings would be made in a folder that may have to stay as it is.
+        self._logs = [
+            handler
+            for handler in logging.getLogger().handlers
+            if isinstance(handler, logging.FileHandler)
+            and Path(handler.baseFilename).is_relative_to(folder)
+        ]
+        for handler in self._logs:
+            handler.addFilter(self._has_begun)
+
+    def _has_begun(self, _: object) -> bool:
+        return self.begun
 
     def begin(self) -> None:
         """Make the folder, say that it is running, and write what Hydra keeps of a job."""

@@ -235,6 +235,7 @@ def write_sweep_report(sweep: Path) -> Path:
     merged: list[Any] = []
     job_rows: list[list[Any]] = []
     by_metric: dict[str, Path] = {}
+    by_signature: dict[str, str] = {}
     configs: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
     tried: list[tuple[str, dict[str, Any]]] = []
@@ -247,6 +248,11 @@ def write_sweep_report(sweep: Path) -> Path:
             continue
         cases = data.read_cases(job)
         config, summary = data.read_config(job), read_json(job / "summary.json")
+        # The same configuration is the same cases, which must not count twice.
+        twin = by_signature.setdefault(str(summary.get("config_signature") or name), name)
+        if twin != name:
+            job_rows.append([name, set_by, f"same as {twin}", *[None] * 6])
+            continue
         configs.append(config)
         finished.append((set_by or name, job))
         if summary.get("evaluation"):

@@ -31,18 +31,42 @@ PARTS = {
 }
 """Part of an identity -> what is said where it differs."""
 
-RESULTS = (
-    "plan.json", "config.json", "summary.json", "cases.csv", "perturbations.npz", "evaluation.csv",
-    "predictions.csv", "class_frequencies.csv", "robustness.csv", "shifts.csv", "history.csv",
-    "history.json", "checkpoint.keras", "victim.keras", "victim.json", "benchmark.json",
-    "benchmark.md", IDENTITY, SWEEP_MARK,
+LASTING = (
+    "plan.json", "summary.json", "cases.csv", "perturbations.npz", "evaluation.csv", "shifts.csv",
+    "robustness.csv", "history.csv", "history.json", "checkpoint.keras", "victim.keras",
+    "victim.json", "benchmark.json", "benchmark.md", SWEEP_MARK,
 )  # fmt: skip
 """Files that some task writes and no other may replace."""
+
+RESULTS = (*LASTING, "config.json", "predictions.csv", "class_frequencies.csv", IDENTITY)
+"""With those that a run writes before it has results: its own may be replaced, others' not."""
 
 
 def holds_results(folder: Path) -> bool:
     """Whether a file lies there that a run must not replace unasked."""
-    return any((folder / name).is_file() for name in RESULTS) or _has_parts(folder)
+    if _lasts(folder):
+        return True
+    return any((folder / name).is_file() for name in RESULTS) and not _is_ours(folder)
+
+
+def _lasts(folder: Path) -> bool:
+    found = any((folder / name).is_file() for name in LASTING) or _has_parts(folder)
+    # What only these tasks write is told by the identity that they write before it.
+    more = ("rows", "study_answers.csv")
+    return found or (
+        (folder / IDENTITY).is_file() and any((folder / name).exists() for name in more)
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a run has begun there: it leaves its configuration or its identity."""
+    return bool(_tolerant(folder / IDENTITY).get("signature")) or _is_run(
+        _tolerant(folder / "config.json")
+    )
+
+
+def _is_run(config: Mapping[str, Any]) -> bool:
+    return "task" in config and "paths" in config
 
 
 def _has_parts(folder: Path) -> bool:
@@ -59,11 +83,11 @@ def stored_identity(folder: Path) -> dict[str, Any]:
     plan = read_object(folder / "plan.json")
     if isinstance(plan.get("identity"), dict):
         return {**plan["identity"], "victim_file": plan.get("victim_file")}
+    if not holds_results(folder):
+        return {}
     kept = read_object(folder / IDENTITY)
     if kept:
         return kept
-    if not holds_results(folder):
-        return {}
     if (folder / SWEEP_MARK).is_file():
         raise RefusedError(f"{folder}: holds a sweep; use another folder")
     summary, config = _tolerant(folder / "summary.json"), _tolerant(folder / "config.json")
@@ -74,7 +98,7 @@ def stored_identity(folder: Path) -> dict[str, Any]:
             "data": data.get("digest") if isinstance(data, dict) else None,
             "victim": victim.get("sha256") if isinstance(victim, dict) else None,
         }
-    if "task" in config and "paths" in config:
+    if _is_run(config):
         from ecgadv.config import signature
 
         return {"signature": signature(config)}
