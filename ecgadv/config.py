@@ -858,4 +858,5 @@ if __name__ == "__main__":
 
     if sys.argv[1:] != ["--docs"]:
         raise SystemExit("usage: python -m ecgadv.config --docs > docs/configuration.md")
-    sys.stdout.write(reference(conf_dir()))
+    # The page is UTF-8 whatever the terminal shows.
+    sys.stdout.buffer.write(reference(conf_dir()).encode())

@@ -119,6 +119,7 @@ ROWS = [
     Row("standard input is a file", "a", redirect="</etc/hostname"),
     Row("a GPU that is not there", "a", {"CUDA_VISIBLE_DEVICES": "7"}),
     Row("standard error on a full device", "a", redirect="2>/dev/full"),
+    Row("a home that takes no file", "a", {"HOME": "/proc"}),
     # --- b: the interpreter and the machine
     Row("standard output on a full device", "b", redirect=">/dev/full",
         check=lambda d: b"note: standard output was dropped: No space left on device" in d.err),
@@ -162,6 +163,7 @@ ROWS = [
     Row("no bytecode, another order of hashes", "d",
         {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "77"}),
     Row("no colours", "d", {"NO_COLOR": "1"}),
+    Row("a working folder that takes no file", "d", before="cd /proc; "),
     Row("columns that are no number", "d", {"COLUMNS": "wide"}),
     Row("steps from the environment", "d", {"STEPS": "5"},
         options=("attack.steps=${oc.env:STEPS}",),
