@@ -252,9 +252,8 @@ class Engine:
                 size //= 2
             if size < len(done):
                 # Keep the finished rows out, and go on with a batch of half the size or less.
-                ended = np.flatnonzero(done[: len(rows)])
-                kept = self._collect(device_cases, device_factor, state, ended)
-                parts.append((rows[ended], kept))
+                over = np.flatnonzero(done[: len(rows)])
+                parts.append((rows[over], self._collect(device_cases, device_factor, state, over)))
                 pick = np.concatenate([live, np.repeat(live[:1], size - len(live))])
                 device_cases = _take(device_cases, pick)
                 device_factor = _take_factor(device_factor, pick)
