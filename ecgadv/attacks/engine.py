@@ -223,8 +223,10 @@ class Engine:
         """
         if self._direct is not None:
             direct = self._direct(cases)
-            kept = (direct.delta, direct.success, direct.gradients, direct.forwards)
-            return Solution(*kept, direct.history, broken_at=direct.broken_at)
+            return Solution(
+                direct.delta, direct.success, direct.gradients, direct.forwards, direct.history,
+                broken_at=direct.broken_at,
+            )  # fmt: skip
         total = len(cases.x)
         factor = self.factor(cases.free)
         rows = np.arange(total)
@@ -240,10 +242,10 @@ class Engine:
             if step >= limit:
                 break
             done = backend.to_numpy(self._done(state))
-            ended = (done | (backend.to_numpy(state.broken_at) > 0))[: len(rows)]
+            over = (done | (backend.to_numpy(state.broken_at) > 0))[: len(rows)]
             if tick:
-                tick(total - len(rows) + int(ended.sum()), step)
-            if ended.all():
+                tick(total - len(rows) + int(over.sum()), step)
+            if over.all():
                 break
             # Broken cases stay in the batch: its shape decides the last bits of their mates.
             live = np.flatnonzero(~done[: len(rows)])
