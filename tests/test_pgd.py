@@ -59,12 +59,13 @@ def test_success_begins_at_the_distance_of_the_plane(name, length, random_start)
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_the_ball_is_that_of_the_pure_metric(name):
-    form = metrics.get(name)
-    x = beats(6, 600)
+    form, victim = metrics.get(name), random_network()
+    x, lengths = beats(6, 600), np.array([600, 600, 500, 600, 400, 600])
     budget = 0.5 if name == "l2" else 0.05
+    source = victim.pipeline(x, lengths).argmax(1)
     found = ecgadv.attack(
-        random_network(), x, target=[0, 1, 2, 3, 0, 1], metric=form, method="pgd", steps=12,
-        step_size=0.7, budget=budget, lengths=np.array([600, 600, 500, 600, 400, 600]),
+        victim, x, target=(source + np.array([1, 2, 3, 1, 2, 3])) % 4, metric=form, method="pgd",
+        steps=12, step_size=0.7, budget=budget, lengths=lengths,
     )  # fmt: skip
     assert (found.distance <= budget).all()
     assert (found.distance > 0.5 * budget).all()
