@@ -394,12 +394,13 @@ def test_a_victim_at_chance_is_said(truth, said, expected):
 
 def test_what_is_noted_of_a_victim_is_printed(tmp_path, capsys):
     """A network of open length with a softmax, and recordings labelled in another order."""
-    model = network(dense("softmax"), None, (None, 1))
+    plain = network(dense(), None, (None, 1))
     signals = beats(60, 9000, seed=1)
     # Centred and scaled, so that every class is read in some record.
-    logits = np.log(answers(model, signals))
-    kernel, _ = model.layers[-1].get_weights()
-    model.layers[-1].set_weights([kernel / logits.std(0), -logits.mean(0) / logits.std(0)])
+    logits = answers(plain, signals)
+    kernel, _ = plain.layers[-1].get_weights()
+    plain.layers[-1].set_weights([3 * kernel / logits.std(0), -3 * logits.mean(0) / logits.std(0)])
+    model = keras.Model(plain.inputs[0], L.Softmax()(plain.outputs[0]))
     said = answers(model, signals).argmax(1)
     assert len(set(said)) > 1
     model.save(tmp_path / "open.keras")
@@ -411,11 +412,11 @@ def test_what_is_noted_of_a_victim_is_printed(tmp_path, capsys):
         f"paths.data={tmp_path / 'cache'}", "attack.steps=2", "selection.per_class=1",
     )  # fmt: skip
     notes = [row for row in capsys.readouterr().err.splitlines() if row.startswith("note: victim ")]
-    assert [note.partition(":")[2][:24] for note in notes] == [
-        " victim open: it takes an",
-        " victim open: its softmax",
-        " victim open: it reads 0 ",
-    ]
+    begins = ("it takes any length: 9000", "its softmax head was taken", "it reads 0 of 60 records")
+    assert len(notes) == len(begins)
+    for note, begin in zip(notes, begins, strict=True):
+        assert note.startswith(f"note: victim open: {begin}")
+    assert "victim.classes=[N,O,noise,A] would fit 60 of 60" in notes[-1]
 
 
 # --- Keras' own defaults --------------------------------------------------------------------------
