@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import REPO, beats, environment
+from helpers import REPO, beats, environment, in_process
 from keras import layers as L  # noqa: N812, the table is easier to read so
 from keras import ops
 
@@ -392,6 +392,33 @@ def test_a_victim_at_chance_is_said(truth, said, expected):
         assert len(notes) <= 1
 
 
+def test_what_is_noted_of_a_victim_is_printed(tmp_path, capsys):
+    """A network of open length with a softmax, and recordings labelled in another order."""
+    plain = network(dense(), None, (None, 1))
+    signals = beats(60, 9000, seed=1)
+    # Centred and scaled, so that every class is read in some record.
+    logits = answers(plain, signals)
+    kernel, _ = plain.layers[-1].get_weights()
+    plain.layers[-1].set_weights([3 * kernel / logits.std(0), -3 * logits.mean(0) / logits.std(0)])
+    model = keras.Model(plain.inputs[0], L.Softmax()(plain.outputs[0]))
+    said = answers(model, signals).argmax(1)
+    assert len(set(said)) > 1
+    model.save(tmp_path / "open.keras")
+    np.savez(tmp_path / "records.npz", signals=signals, fs=np.float64(300),
+             labels=np.array(["NO~A"[k] for k in said]))  # fmt: skip
+    in_process(
+        "victim=keras", f"victim.path={tmp_path / 'open.keras'}", "data=arrays",
+        f"data.root={tmp_path / 'records.npz'}", "tracking=none", f"paths.root={tmp_path}",
+        f"paths.data={tmp_path / 'cache'}", "attack.steps=2", "selection.per_class=1",
+    )  # fmt: skip
+    notes = [row for row in capsys.readouterr().err.splitlines() if row.startswith("note: victim ")]
+    begins = ("it takes any length: 9000", "its softmax head was taken", "it reads 0 of 60 records")
+    assert len(notes) == len(begins)
+    for note, begin in zip(notes, begins, strict=True):
+        assert note.startswith(f"note: victim open: {begin}")
+    assert "victim.classes=[N,O,noise,A] would fit 60 of 60" in notes[-1]
+
+
 # --- Keras' own defaults --------------------------------------------------------------------------
 
 DEFAULTS = """
@@ -473,6 +500,9 @@ TORCH = [
     ("scripted, channels forgotten", r"Given groups=1.*; it answers with victim.channels=first"),
     ("length not said", r"fails on an input .*; victim.n \(in Python: n=\) says how many"),
     ("dropout as a function", "outputs change from call to call"),
+    ("data parallel", ALIKE),
+    ("quantised", COMPANY),
+    ("casts its input", "; it was made in float16: taken in float32"),
     ("cut off", "the gradient of its outputs by its input is zero|no gradient"),
     ("holds a lock", "the module cannot be copied .*give a function"),
 ]

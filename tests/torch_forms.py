@@ -101,6 +101,10 @@ def exported(free):
     return program.module()
 
 
+def quantised():
+    return torch.ao.quantization.quantize_dynamic(net().eval(), {nn.Linear}, dtype=torch.qint8)
+
+
 def attention(y):
     return torch.softmax(y @ y.T, dim=1) @ y
 
@@ -156,6 +160,9 @@ FORMS = {
     "length not said": (
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(N, 4)), {"channels": "first"}),
     "dropout as a function": (lambda: Around(lambda y: nn.functional.dropout(y, 0.5)), FIRST),
+    "data parallel": (lambda: nn.DataParallel(net()), FIRST),
+    "quantised": (quantised, FIRST),
+    "casts its input": (lambda: Around(before=lambda x: x.half()).half(), FIRST),
     "cut off": (lambda: Around(lambda y: y.detach()), FIRST),
     "holds a lock": (lambda: Locked(), FIRST),
 }  # fmt: skip
@@ -168,7 +175,7 @@ def state(module):
     return (
         [part.training for part in module.modules()],
         [p.requires_grad for p in module.parameters()],
-        [(k, v.dtype, str(v.device), v.tolist()) for k, v in module.state_dict().items()],
+        [(k, str(v)) for k, v in module.state_dict().items()],
         [len(part._forward_hooks) for part in module.modules() if hasattr(part, "_forward_hooks")],
     )
 

@@ -158,15 +158,14 @@ def _need_torch(what: str) -> None:
 
 def _from_torch(module: Any, reading: Reading, name: str = "", own: bool = False) -> Victim:
     _need_torch("a torch.nn.Module")
-    from ecgadv.victims.torch_files import copied
+    from ecgadv.victims.torch_files import copied, weights
 
     name = name or getattr(module, "original_name", type(module).__name__)
     twin, notes = copied(module, name, own)
-    state = [np.asarray(v.detach().cpu()) for v in twin.state_dict().values()]
     options = _shaped(reading)
     options["notes"] += notes
     return Victim(
-        twin, name=name, sha256=digest_weights(state), card=reading.card, **options
+        twin, name=name, sha256=digest_weights(weights(twin)), card=reading.card, **options
     )  # fmt: skip
 
 

@@ -148,6 +148,9 @@ def _remedy(victim: Victim, x: np.ndarray) -> str:
     for size in (1, 2, 4, 8, 16, 64, 128):
         if _works(victim, np.resize(x, (size, victim.width))):
             return f"; it takes batches of {size} only: make its batch size free"
+    for note in victim.notes:
+        if note.startswith("it was made in"):
+            return f"; {note}"
     if victim.open_length:
         return "; victim.n (in Python: n=) says how many samples it takes"
     return ""

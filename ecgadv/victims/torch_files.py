@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ecgadv import backend
 from ecgadv.errors import VictimError
 from ecgadv.victims.files import one_line
@@ -62,8 +64,10 @@ def copied(module: Any, name: str, own: bool = False) -> tuple[Any, tuple[str, .
     """
     import torch
 
-    # What torch.compile wraps.
+    # What torch.compile and the data-parallel wrappers stand around.
     module = getattr(module, "_orig_mod", module)
+    if type(module).__name__ in ("DataParallel", "DistributedDataParallel"):
+        module = module.module
     if not own:
         try:
             with torch.no_grad():
@@ -86,6 +90,14 @@ def copied(module: Any, name: str, own: bool = False) -> tuple[Any, tuple[str, .
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module.to(backend.tensor([0.0], "float32").device), notes
+
+
+def weights(module: Any) -> list[np.ndarray]:
+    """All tensors of a module's state, quantised ones as the numbers that they stand for."""
+    import torch
+
+    tensors = [v.detach() for v in module.state_dict().values() if isinstance(v, torch.Tensor)]
+    return [np.asarray((t.dequantize() if t.is_quantized else t).cpu()) for t in tensors]
 
 
 def _activations_kept(module: Any, torch: Any) -> dict[int, Any]:
