@@ -191,12 +191,12 @@ def attack(
     if isinstance(solver, EOT) and threat == "type1":
         raise ConfigError("method=eot: is for injected signals: threat_model=type2")
     study = Study(subject, form, solver, judge, seed=seed, shifts=shifts, injected=injected)
+    if injected is not None and (arguments.lengths(lengths, len(x), subject.n) < subject.n).any():
+        raise DataError(f"threat_model=type2: attacks records of at least {subject.n} samples only")
     signals, own = _records(x, lengths, subject)
     count, n, leads = len(signals), subject.n, subject.leads
     if injected is not None and (mask is not None or study.padding):
         raise ConfigError("threat_model=type2: takes a window or the attack's mask in seconds")
-    if injected is not None and (own < n).any():
-        raise DataError(f"threat_model=type2: attacks records of at least {n} samples only")
     whole = Chunk(
         signals, own, None, arguments.targets(target, count, subject.classes),
         None if mask is None else arguments.mask(mask, count, n, leads),

@@ -242,10 +242,10 @@ class Engine:
             if step >= limit:
                 break
             done = backend.to_numpy(self._done(state))
-            over = (done | (backend.to_numpy(state.broken_at) > 0))[: len(rows)]
+            ended = (done | (backend.to_numpy(state.broken_at) > 0))[: len(rows)]
             if tick:
-                tick(total - len(rows) + int(over.sum()), step)
-            if over.all():
+                tick(total - len(rows) + int(ended.sum()), step)
+            if ended.all():
                 break
             # Broken cases stay in the batch: its shape decides the last bits of their mates.
             live = np.flatnonzero(~done[: len(rows)])
