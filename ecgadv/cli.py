@@ -348,6 +348,7 @@ def _job(cfg: DictConfig) -> int:
 
 def _keep_hydra(cfg: DictConfig, hydra: Any, folder: Path) -> None:
     """What Hydra keeps of a job in ``.hydra``, written when the task begins and not before."""
+    from hydra.core import utils
     from omegaconf import OmegaConf, open_dict, read_write
 
     if hydra.output_subdir is not None:
@@ -357,10 +358,12 @@ def _keep_hydra(cfg: DictConfig, hydra: Any, folder: Path) -> None:
         hydra.output_subdir = ".hydra"
         hydra.overrides.hydra = [o for o in hydra.overrides.hydra if o != config.NO_HYDRA_FILES]
     place = folder / ".hydra"
-    place.mkdir(exist_ok=True)
-    OmegaConf.save(cfg, place / "config.yaml")
-    OmegaConf.save(OmegaConf.create({"hydra": hydra}), place / "hydra.yaml")
-    OmegaConf.save(hydra.overrides.task, place / "overrides.yaml")
+    for content, name in (
+        (cfg, "config.yaml"),
+        (OmegaConf.create({"hydra": hydra}), "hydra.yaml"),
+        (hydra.overrides.task, "overrides.yaml"),
+    ):
+        utils._save_config(content, name, place)
 
 
 def run_task(
@@ -483,8 +486,7 @@ class _Beginning:
         self.begun = True
         self._ours = _write_status(self.folder, "running", "")
         if self.write_more is not None:
-            with contextlib.suppress(OSError):
-                self.write_more()
+            self.write_more()
 
     def take_back(self) -> None:
         """Take our status back, where the task was refused after it had begun."""
