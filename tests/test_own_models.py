@@ -16,7 +16,7 @@ from keras import layers
 from keras2 import Released
 
 import ecgadv
-from ecgadv.errors import ConfigError, DataError, VictimError
+from ecgadv.errors import DataError, VictimError
 from ecgadv.records import arrays, conversion
 from ecgadv.records.preprocessing import prepare
 from ecgadv.threat import metrics
@@ -445,8 +445,6 @@ def test_masks_and_lengths_of_several_leads():
         ecgadv.attack(victim, x[..., 0])
     with pytest.raises(VictimError, match=r"expected \(samples, 3\) for each record"):
         victim.pipeline(x[..., :2])
-    with pytest.raises(ConfigError, match="reads 3 leads"):
-        ecgadv.attack(victim, x, method="eot")
     x[2, :, 1] = 0
     with pytest.raises(DataError, match="row 2 is a flat line in lead 2"):
         ecgadv.attack(victim, x)
@@ -594,7 +592,8 @@ def test_signals_are_injected_into_a_victim_of_other_classes(tmp_path, universal
     assert hits == ["hits_SR", "hits_AF", "hits_VT"]
     for row in rows:
         assert sum(int(row[k]) for k in hits) == 10
-        assert int(row[f"hits_{target}"]) == round(10 * float(row["success_rate"]))
+        assert int(row[f"hits_{target}"]) >= int(row["n_success"])
+        assert float(row["success_rate"]) == int(row["n_success"]) / int(row["n_clean"])
     assert {row["source"] for row in rows} == (
         {source} if universal == "false" else set(three) - {target}
     )
@@ -607,8 +606,8 @@ def test_signals_are_injected_into_a_victim_of_other_classes(tmp_path, universal
     [
         (["target=MX"], "target=MX: there is no such option"),
         (["selection.source=[A]"], "choose from NORM, MI, STTC, CD, HYP"),
-        (["threat_model=type2"], "twelve reads 12 leads: threat_model=type2 takes victims of one"),
-        (["deployment=local"], "deployment=local takes one lead"),
+        (["evaluation.mains=[60]"], "evaluation.mains=[60]: must be above 0 and below half the"),
+        (["window=11s", "threat_model=type2"], "at most the recording's"),
         (["victim.channels=first"], "set victim.channels to last"),
         (["victim.leads=3"], "victim.leads=3: the model reads"),
         (["victim.classes=[NORM,MI]"], "5 outputs, but the classes are NORM, MI"),

@@ -34,7 +34,7 @@ def rejudge(
         spans: (M,) samples that std(·) counts.
 
     Returns:
-        Rows of ``evaluation.csv`` with further cells: ``success``; ``status``, ``skipped`` where
+        Rows of ``evaluation.csv`` with further cells: ``case_id``, ``record``, ``success``; ``status``, ``skipped`` where
         the deployment does not read the unperturbed record as its source; ``clean``, what it
         reads there; ``left``, whether any other class is read of the perturbed one.
 
@@ -66,6 +66,8 @@ def rejudge(
             row
             | {
                 "perturbation_case": case["case_id"],
+                "case_id": case["case_id"],
+                "record": case["record"],
                 "success": trial.success,
                 "clean": victim.classes[int(trial.clean.argmax())],
                 "left": trial.predicted != int(at),

@@ -10,6 +10,7 @@ import numpy as np
 
 from ecgadv.records.preprocessing import FS
 from ecgadv.report import style
+from ecgadv.threat.transforms import FrontEnd
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
@@ -172,10 +173,10 @@ def write_figures(folder: Path) -> list[Path]:
     except (OSError, KeyError, ValueError):
         return written
     if len(p) and config.get("threat_model") == "type2":
-        x = _records(folder)
+        x, fs = _records(folder), _rate(folder)
         drawn = spectrum(
-            _by_lead(p), None if x is None else _by_lead(x), _stopped(config), _modelled(config),
-            _band(config), _rate(folder),
+            _by_lead(p), None if x is None else _by_lead(x), _stopped(config, fs),
+            _modelled(config, fs), _band(config), fs,
         )  # fmt: skip
         written.append(style.save_figure(drawn, place / "spectrum.png"))
     return written
@@ -203,21 +204,26 @@ def _records(folder: Path) -> np.ndarray | None:
         return None
 
 
-def _stopped(config: dict[str, Any]) -> list[float]:
+def _stopped(config: dict[str, Any], fs: float) -> list[float]:
     """What the device of a run removes, in Hz, its high-pass first; [] where it removes nothing."""
     node = config.get("evaluation") or {}
     if config.get("deployment") != "local" or node.get("filter") in (None, "none"):
         return []
-    usual = 0.05 if node["filter"] == "butterworth" else 0.055
-    return [float(node.get("high_pass") or usual), *map(float, node.get("mains") or ())]
+    return _frequencies({**node, "name": node["filter"]}, fs)
 
 
-def _modelled(config: dict[str, Any]) -> list[float]:
+def _modelled(config: dict[str, Any], fs: float) -> list[float]:
     """What the attack took for removed, in Hz; [] where it modelled no front end."""
     node = config.get("filter") or {}
     if config.get("deployment") != "local" or node.get("name") in (None, "none"):
         return []
-    return [float(node["high_pass"]), *map(float, node.get("mains") or ())]
+    return _frequencies(node, fs)
+
+
+def _frequencies(node: dict[str, Any], fs: float) -> list[float]:
+    """High-pass and mains of a front end, in Hz."""
+    end = FrontEnd.from_config(node, fs)
+    return [end.high_pass, *end.mains]
 
 
 def _band(config: dict[str, Any]) -> list[float] | None:

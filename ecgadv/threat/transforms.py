@@ -138,15 +138,21 @@ class FrontEnd:
 
     @classmethod
     def from_config(cls, node: Mapping[str, Any], fs: float = 300.0) -> FrontEnd:
-        """From the ``filter`` group, or from ``evaluation`` with its name under ``name``."""
+        """From the ``filter`` group, or from ``evaluation`` with its name under ``name``.
+
+        Mains that are not given are 50 and 60 Hz, as far as the sampling rate has them.
+        """
         name = str(node["name"])
         usual = filters.HIGH_PASS_HZ if name == "butterworth" else 0.055
         mains = node.get("mains")
+        if mains is None:
+            known = filters.MAINS_HZ if name == "butterworth" else (50.0, 60.0)
+            mains = [frequency for frequency in known if frequency < fs / 2]
         return cls(
             name,
             float(fs),
             float(usual if node.get("high_pass") is None else node["high_pass"]),
-            tuple((50.0, 60.0) if mains is None else mains),
+            tuple(mains),
             float(node.get("q") or filters.NOTCH_Q),
         )
 
