@@ -34,9 +34,10 @@ def rejudge(
         spans: (M,) samples that std(·) counts.
 
     Returns:
-        Rows of ``evaluation.csv`` with further cells: ``case_id``, ``record``, ``success``; ``status``, ``skipped`` where
-        the deployment does not read the unperturbed record as its source; ``clean``, what it
-        reads there; ``left``, whether any other class is read of the perturbed one.
+        Rows of ``evaluation.csv`` with further cells: ``case_id``, ``record``, ``success``;
+        ``status``, ``skipped`` where the deployment does not read the unperturbed record as its
+        source; ``clean``, what it reads there; ``left``, whether any other class is read of the
+        perturbed one.
 
     Raises:
         VictimError: the victim reads another length, or does not know a class.

@@ -115,7 +115,7 @@ def injected_table(rates: Sequence[injected.Rate]) -> list[dict[str, Any]]:
     if not rates:
         return []
     body = [injected.keyed_cells(row) for row in rates]
-    return [page_table("injected at random onsets", injected.HEAD, body, note=injected.NOTE)]
+    return [page_table("at random onsets", injected.HEAD, body, note=injected.NOTE)]
 
 
 def injected_jobs(jobs: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def injected_jobs(jobs: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, 
     rows = [[name, *cells] for name, told in jobs for cells in injected.in_brief(told)]
     if not rows:
         return []
-    return [page_table("injected at random onsets", head, rows, note=injected.NOTE)]
+    return [page_table("at random onsets", head, rows, note=injected.NOTE)]
 
 
 def facts(

@@ -41,7 +41,7 @@ COLUMN_HELP = {
     "status": "ok: attacked to the end; failed: an error; skipped: the recording cannot be used",
     "message": "the reason where it is not ok",
     "split": "whether the victim was trained on the recording or not (heldout)",
-    "target_rate": "injected signals: share of random onsets that reach the target",
+    "target_rate": "random onsets: share of those read right before that reach the target",
     "mean_power": "injected signals: mean square over the window, in variances of the ECG",
     "rms_mv": "root mean square over the window, in mV",
     "peak_mv": "largest amplitude, in mV",

@@ -1,4 +1,4 @@
-"""The result of injected signals (Type II): rates on own and on other recordings.
+"""The result where the onset is random: rates on own and, of injected signals, on other recordings.
 
 ``evaluation.csv`` has a row for each signal and recording that it was tried on. Onsets at which the
 unperturbed recording is not read as its source count nowhere (``n_clean``, ``n_success``); runs of
@@ -166,7 +166,7 @@ def console_table(found: Sequence[Rate]) -> Table:
     from rich.text import Text
 
     table = Table(
-        title="injected at random onsets: readings that reach the target", title_justify="left",
+        title="at random onsets: readings that reach the target", title_justify="left",
         box=box.SIMPLE,
     )  # fmt: skip
     shown = {"tried on": 0, "pair": 1, "records": 4, "hits": 5, "rate": 6, "95 %": 7, "Wilson": 8}

@@ -31,11 +31,11 @@ _FIGURES = {
     "success_heatmap": "success rate of every source and target class",
     "distance_distributions": "distances of the successful cases by pair of classes",
     "robustness_curve": "success rate against the budget of the perturbation",
-    "shift_position": "success against the onset of the injected signal",
+    "shift_position": "class read against the onset",
     "loss_history": "loss against iterations",
     "spectrum": "power spectrum of perturbations and recordings",
     "type2_study": "rates of the jobs, with intervals over records",
-    "injected_rates": "rates of injected signals on their own and on other recordings",
+    "injected_rates": "rates at random onsets, on own and on other recordings",
 }
 
 CITE = (

@@ -164,11 +164,15 @@ def show_results(folder: Path) -> None:
     """Print the tables of a finished run and where it lies."""
     from rich.console import Console
 
+    from ecgadv.report import injected
     from ecgadv.report.data import read_cases
     from ecgadv.report.tables import distances_table, success_table
 
     console = Console()
     cases = read_cases(folder)
+    tried = injected.read_evaluation(folder)
+    if tried is not None:
+        console.print(injected.console_table(injected.rates(tried)))
     console.print(success_table(cases))
     console.print(distances_table(cases))
     print(f"results: {folder}")

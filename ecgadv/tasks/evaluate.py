@@ -150,6 +150,8 @@ def _summary(
         "n_success": overall["n_success"],
         "success_rate": overall["success_rate"],
         "ci95": overall["ci95"],
+        "ci95_records": overall["ci95_records"],
+        "n_records": overall["n_records"],
         "n_skipped": len(rows) - len(counted),
         "target_rate": float(np.mean([r["success_rate"] for r in counted])) if counted else None,
         "pairs": {pair: rate(group) for pair, group in success_pairs(rows).items()},
