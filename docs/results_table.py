@@ -74,9 +74,7 @@ def main() -> None:
                 summary["n_cases"],
                 ("l2", "diff", "diffl2").index(summary["metric"]),
             )
-            rows.append(
-                (order, row(summary, config["selection"]["split"], data.read_cases(file.parent)))
-            )
+            rows.append((order, row(summary, config["selection"]["split"], file.parent)))
     print("| " + " | ".join(COLUMNS) + " |")
     print("|" + "---|" * len(COLUMNS))
     for _, cells in sorted(rows):

@@ -114,7 +114,7 @@ def test_the_report_shows_them_as_tile_table_and_figure(run, readable):
     assert "88.9 % (" in said
     assert "320 of 360 readings, 4 recordings" in said
     assert "target reached on other recordings" in said
-    table = page.tables["table-injected-at-random-onsets"]
+    table = page.tables["table-at-random-onsets"]
     assert len([line for line in table if "all" in line]) == 2
     first = next(line for line in table if line[:3] == ["on its own recording", "A", "N"])
     assert first[3:7] == ["2", "2", "160/180", "88.9 %"]
