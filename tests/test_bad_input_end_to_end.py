@@ -253,5 +253,8 @@ def test_a_victim_that_reads_nothing_correctly_says_so(good, tmp_path, capsys):
     write_labels(place, turned)
     capsys.readouterr()
     assert cli.main([*overrides(folder, place, tmp_path / "out")]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    *notes, line = capsys.readouterr().err.strip().splitlines()
     assert "0 classified correctly by the victim" in line
+    # Why that may be is said before: the labels are those of another order.
+    assert all(note.startswith("note: ") for note in notes)
+    assert any("victim.classes=" in note for note in notes)

@@ -18,6 +18,7 @@ from ecgadv.errors import ConfigError
 from ecgadv.evaluate import benchmark
 from ecgadv.evaluate.benchmark import Row
 from ecgadv.evaluate.statistics import wilson
+from ecgadv.records.base import RecordSet
 from ecgadv.report import benchmark as report
 from ecgadv.study.study import goals
 from ecgadv.tasks import benchmark as task
@@ -290,13 +291,18 @@ def test_peers_perturb_toward_the_target(name):
 
 @pytest.fixture
 def run_benchmark(tmp_path, monkeypatch):
-    """Run the task in this process on few synthetic records of a small network."""
-    from ecgadv.records import synthetic
-
+    """Run the task in this process on few records of a small network."""
     monkeypatch.chdir(tmp_path)
     victim = random_network(9000)
     victim.sha256 = "of a random network"
-    records = synthetic.load(per_class=2)
+    # Two records of each class as the network reads them, so that all of them can be attacked.
+    signals = beats(60, 9000, seed=6)
+    read = victim.pipeline(signals).argmax(1)
+    chosen = [row for k in range(4) for row in np.flatnonzero(read == k)[:2]]
+    records = RecordSet.pack(
+        "read", [(f"S{row:05d}", "ANO~"[read[row]], 0.2 * signals[row]) for row in chosen]
+    )
+    assert len(records) == 8
     monkeypatch.setattr(task, "open_victim", lambda cfg: victim)
     monkeypatch.setattr(task, "open_records", lambda cfg: records)
 
