@@ -32,7 +32,7 @@ pytestmark = [
 def called(entry):
     variant = [*entry.get("args", ()), *entry.get("env", {}).values()]
     named = [v for v in variant if "/" not in v]
-    return "-".join([entry["case"], *([entry["script"][:-3]] if not named else named)])
+    return "-".join([entry["case"], *(named or [entry["script"][:-3]])])
 
 
 def script(entry, place):

@@ -196,6 +196,9 @@ KERAS = [
      "it computes in float16 inside, verdicts are made in float32"),
     ("subclassed in mixed precision", lambda: in_policy("mixed_bfloat16", subclassed), {"n": N},
      "it computes in bfloat16 inside"),
+    ("the same for every input", lambda: network(
+        L.Dense(4, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(0.3))),
+     {}, "its outputs are the same for every input"),
     ("mean over time of a softmax", lambda: network(
         lambda p: ops.mean(p, axis=1), lambda x: L.Softmax()(in_time(x))), {}, SOFTMAXED),
     ("sigmoid in the last layer", lambda: network(dense("sigmoid")), {}, SIGMOID),

@@ -162,6 +162,11 @@ def channel(names: Sequence[str], lead: int | str) -> int:
         if 0 <= int(text) < len(names):
             return int(text)
         raise RecordError(f"it has {len(names)} leads, no lead {text} (counted from 0)")
+    if not any(name.strip() for name in names):
+        raise RecordError(
+            f"it has no lead {text!r}: its {len(names)} leads have no names; choose one by its "
+            "position, data.lead=0"
+        )
     raise RecordError(f"it has no lead {text!r}, only {', '.join(names)}")
 
 

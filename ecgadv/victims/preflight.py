@@ -111,6 +111,8 @@ def preflight(victim: Victim) -> None:
         )  # fmt: skip
     if not np.isfinite(first[:PLAIN]).all():
         raise VictimError(f"{where}: its outputs are not finite on a standard input")
+    if np.ptp(first[:PLAIN], axis=0).max() == 0 and np.ptp(first[-PLAIN:], axis=0).max() == 0:
+        raise VictimError(f"{where}: its outputs are the same for every input")
     if head == "softmax":
         raise VictimError(
             f"{where}: outputs are probabilities, an attack needs logits; remove the last softmax"
