@@ -217,6 +217,10 @@ KERAS = [
         between=L.BatchNormalization()), {"n": N}, COMPANY),
     ("less the mean of the batch",
      lambda: network(lambda h: dense()(h - ops.mean(h, axis=0, keepdims=True))), {}, COMPANY),
+    ("softmax over the batch", lambda: network(
+        lambda h: ops.softmax(dense()(h), axis=0)), {}, COMPANY),
+    ("the sum of the batch for every record", lambda: network(
+        lambda h: 0 * dense()(h) + ops.sum(dense()(h), axis=0, keepdims=True)), {}, COMPANY),
     ("dropout in training mode", lambda: subclassed(between=L.Dropout(0.5)), {"n": N}, COMPANY),
     ("recurrent with a state", stateful, {}, "it takes batches of 8 only"),
     ("an answer in time", lambda: network(lambda h: h, in_time), {},
