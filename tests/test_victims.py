@@ -254,6 +254,14 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, monkeypatch, name, message
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["m.keras", "m.h5", "m.hdf5", "m.pt", "m.pt2"])
+def test_a_pointer_to_a_model_is_no_model(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 120000\n")
+    with pytest.raises(VictimError, match=f"{name} is a Git LFS pointer, not data"):
+        load_victim(str(path))
+
+
 # --- the networks of this project -----------------------------------------------------------------
 
 
