@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgadv.errors import ConfigError
-from ecgadv.records.labels import text_of
+from ecgadv.records.labels import is_kept, text_of
 
 NAMES = ("selection.records", "selection.source", "victim.classes", "target")
 """Keys whose value is a name or a list of names."""
@@ -92,7 +92,9 @@ def _name(token: str, inside: bool, only_text: bool) -> str:
     try:
         value = OverridesParser.create().parse_override(f"name={text}").value()
     except Exception:
-        return token  # Whoever composes says what is wrong with it.
+        # The grammar has letters beyond ASCII in quotes only; whoever composes says what else
+        # is wrong.
+        return token if text.isascii() else token.replace(text, quote(text))
     is_plain = type(value) is int and str(value) == text and not only_text
     return token if isinstance(value, str) or is_plain else token.replace(text, quote(text))
 
@@ -132,10 +134,15 @@ def _plain_labels(value: str) -> str:
     def plain(match: re.Match[str]) -> str:
         bare = match["bare"]
         label = bare.strip() if bare is not None else match["single"] or match["double"] or ""
-        if not _is_kept(label):
+        if not is_kept(label):
             raise ConfigError(
                 f"{LABELS}={value}: {label} would be read as another number; write the map into a "
                 "yaml file of yours, with quotes around it"
+            )
+        if not label.isascii():
+            raise ConfigError(
+                f"{LABELS}={value}: a command line cannot hold the label {label}; write the map "
+                "into a yaml file of yours"
             )
         if label.lower() == "null":
             raise ConfigError(f"{LABELS}={value}: null is no label; write noise for the class ~")
@@ -147,18 +154,6 @@ def _plain_labels(value: str) -> str:
         return f"{match['start']}{label}"
 
     return _LABEL.sub(plain, value)
-
-
-def _is_kept(key: str) -> bool:
-    """Whether a label that is read as a number or a boolean still is the label that is written."""
-    text = key.strip()
-    if re.fullmatch(r"[+-]?[\d_]*\.?[\d_]*(?:e[+-]?[\d_]+)?|nan|inf", text, re.I) is None:
-        return True
-    try:
-        number = float(text)
-    except ValueError:
-        return True
-    return text_of(number) == text_of(text)
 
 
 def names_in_files(files: Iterable[Path], path: str, value: Any) -> list[str] | None:

@@ -1,10 +1,13 @@
 """Names of records, classes and labels stay as they are written, whatever parsers make of them."""
 
+import re
+
 import numpy as np
 import pytest
 
 from ecgadv import config
-from ecgadv.errors import ConfigError, DataError, EcgadvError
+from ecgadv.errors import ConfigError, DataError, EcgadvError, RecordError
+from ecgadv.records.labels import check_label
 
 CONF = config.conf_dir()
 NUMBERS = ["10_1", "1e3", "0x10", "true", "1.50", "007", "null", "7_", "nan", "100"]
@@ -109,12 +112,36 @@ def test_keys_of_a_label_map_are_texts(mapped, given, right):
         ("{10_1: N}", "10_1 would be read as another number"),
         ("{1: N, 1.0: A}", "label 1 stands there twice"),
         ("{null: N}", "null is no label; write noise"),
+        ("{Größe: N}", "a command line cannot hold the label Größe; write the map into a yaml"),
         ("{AF: Q}", r"data\.label_map\.AF=Q: map to A, N, O or noise"),
     ],
 )
 def test_a_label_that_cannot_be_kept_is_refused(mapped, given, words):
     with pytest.raises(EcgadvError, match=words):
         mapped(f"data.label_map={given}")
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["AF", "None", "yes", "0x10", "nan", "-1", "1.5", "true", "1.0", "R-on-T", "NSR ", "426783006"],
+)
+def test_a_map_that_a_message_proposes_can_be_given(mapped, label):
+    with pytest.raises(RecordError) as refused:
+        check_label(label)
+    proposed = re.search(r'"(data\.label_map=.*)" would map it', str(refused.value))
+    assert proposed is not None, refused.value
+    assert check_label(label, mapped(proposed[1]).config["data"]["label_map"]) == "A"
+
+
+@pytest.mark.parametrize("label", ["null", "1e3", "010", "1_000", ".5", "1.50", "Größe", "a:b"])
+def test_no_map_is_proposed_that_a_command_line_cannot_hold(label):
+    with pytest.raises(RecordError, match=r"map it with data\.label_map in a yaml file of yours"):
+        check_label(label)
+
+
+def test_names_with_letters_beyond_ascii_are_kept(mapped):
+    given = mapped("selection.records=[ä, Größe 1]").config["selection"]["records"]
+    assert given == ["ä", "Größe 1"]
 
 
 def test_an_unknown_unit_is_refused_before_any_file_is_read(mapped):

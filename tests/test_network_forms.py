@@ -196,6 +196,9 @@ KERAS = [
      "it computes in float16 inside, verdicts are made in float32"),
     ("subclassed in mixed precision", lambda: in_policy("mixed_bfloat16", subclassed), {"n": N},
      "it computes in bfloat16 inside"),
+    ("the same for every input", lambda: network(
+        L.Dense(4, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(0.3))),
+     {}, "its outputs are the same for every input"),
     ("mean over time of a softmax", lambda: network(
         lambda p: ops.mean(p, axis=1), lambda x: L.Softmax()(in_time(x))), {}, SOFTMAXED),
     ("sigmoid in the last layer", lambda: network(dense("sigmoid")), {}, SIGMOID),
@@ -214,6 +217,10 @@ KERAS = [
         between=L.BatchNormalization()), {"n": N}, COMPANY),
     ("less the mean of the batch",
      lambda: network(lambda h: dense()(h - ops.mean(h, axis=0, keepdims=True))), {}, COMPANY),
+    ("softmax over the batch", lambda: network(
+        lambda h: ops.softmax(dense()(h), axis=0)), {}, COMPANY),
+    ("the sum of the batch for every record", lambda: network(
+        lambda h: 0 * dense()(h) + ops.sum(dense()(h), axis=0, keepdims=True)), {}, COMPANY),
     ("dropout in training mode", lambda: subclassed(between=L.Dropout(0.5)), {"n": N}, COMPANY),
     ("recurrent with a state", stateful, {}, "it takes batches of 8 only"),
     ("an answer in time", lambda: network(lambda h: h, in_time), {},

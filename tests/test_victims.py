@@ -147,7 +147,7 @@ def wrapped(after):
         (lambda: small(classes=5), r"5 outputs, but the classes are A, N, O, ~ \(4\)"),
         (lambda: small(classes=2), "2 outputs, but the classes are"),
         (lambda: wrapped(lambda z: z + np.float32("nan")), "not finite"),
-        (lambda: lambda x: ops.ones((ops.shape(x)[0], 4)) * np.arange(4.0), "gradient"),
+        (lambda: lambda x: ops.ones((ops.shape(x)[0], 4)) * np.arange(4.0), "same for every"),
         (lambda: wrapped(ops.round), "gradient of its outputs by its input is zero"),
         (lambda: lambda x: ops.matmul(x, ops.ones((7, 4))), r"fails on an input of shape \(B, 300"),
         (lambda: lambda x: x, r"output \(B, 300, 1\), expected \(B, classes\)"),
@@ -252,6 +252,14 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, monkeypatch, name, message
     with pytest.raises(VictimError, match=message) as caught:
         load_victim(name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5", "m.hdf5", "m.pt", "m.pt2"])
+def test_a_pointer_to_a_model_is_no_model(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 120000\n")
+    with pytest.raises(VictimError, match=f"{name} is a Git LFS pointer, not data"):
+        load_victim(str(path))
 
 
 # --- the networks of this project -----------------------------------------------------------------

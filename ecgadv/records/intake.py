@@ -20,6 +20,9 @@ most: see :func:`ecgadv.records.conversion.amplitude`."""
 LONG_ZEROS = 1.0
 """Seconds of exact zeros at an end of a recording that look like padding."""
 
+MISSING_MARK = -32768
+"""The lowest number of 16 bits, which marks a missing sample in most recorders."""
+
 MANY_MISSING = 0.01
 """Share of missing samples of a record that is worth a note."""
 
@@ -31,6 +34,7 @@ class Ends:
     total: int = 0
     padded: list[str] = field(default_factory=list)
     gaps: list[tuple[float, str]] = field(default_factory=list)
+    marked: list[str] = field(default_factory=list)
 
     def look(self, name: str, signal: np.ndarray, fs: float) -> None:
         """Look at one recording, (samples,) or (samples, leads) at ``fs`` Hz."""
@@ -40,6 +44,8 @@ class Ends:
         missing = 1 - float(np.isfinite(signal).mean()) if signal.size else 0.0
         if missing > MANY_MISSING:
             self.gaps.append((missing, name))
+        if (signal == MISSING_MARK).any():
+            self.marked.append(name)
 
     def notes(self, trim_zeros: bool | None) -> list[str]:
         """The notes; ``trim_zeros`` as the source was told, None where it has no such option."""
@@ -55,6 +61,11 @@ class Ends:
             said.append(
                 f"{len(self.gaps)} of {self.total} records lack more than {MANY_MISSING:.0%} of "
                 f"their samples ({name}: {worst:.0%}); missing samples count as the record's mean"
+            )
+        if self.marked:
+            said.append(
+                f"{len(self.marked)} of {self.total} records ({_few(self.marked)}) hold the value "
+                f"{MISSING_MARK}, which counts as signal; where it marks missing samples, write NaN"
             )
         return said
 

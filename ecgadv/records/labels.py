@@ -51,6 +51,18 @@ def text_of(value: Any) -> str:
     return class_letter(text)
 
 
+def is_kept(key: str) -> bool:
+    """Whether a label that is read as a number or a boolean still is the label that is written."""
+    text = key.strip()
+    if re.fullmatch(r"[+-]?[\d_]*\.?[\d_]*(?:e[+-]?[\d_]+)?|nan|inf", text, re.I) is None:
+        return True
+    try:
+        number = float(text)
+    except ValueError:
+        return True
+    return text_of(number) == text_of(text)
+
+
 def check_label_map(label_map: LabelMap | None, classes: Sequence[str] = CLASSES) -> dict[str, str]:
     """A label map as text -> class letter.
 
@@ -103,8 +115,9 @@ def check_label(
 def _how_to_map(text: str, classes: Sequence[str]) -> str:
     """An override that can be pasted; "" for a label that a command line cannot hold."""
     name = class_name(text)
-    if not re.fullmatch(r"[\w.+-][\w.+ -]*", name):
-        return " (map it with data.label_map in a yaml file of yours)"
+    plain = re.fullmatch(r"[\w.+-][\w.+ -]*", name, re.ASCII)
+    if not plain or not is_kept(name) or name.lower() == "null":
+        return " (map it with data.label_map in a yaml file of yours, in quotes)"
     return f'; "data.label_map={{{name}: {class_name(classes[0])}}}" would map it'
 
 

@@ -112,7 +112,10 @@ def read_header(path: Path) -> Header:
         layout = next((name for name, _ in segments if name != _GAP), None)
         if layout is None:
             raise RecordError("its header names no segment with signals")
-        inner = read_header(path.with_name(layout))
+        first = path.with_name(layout)
+        if "/" in _lines(first)[0].split()[0]:
+            raise RecordError(f"segment {layout}: it consists of segments itself")
+        inner = read_header(first)
         return Header(
             path, fs, frames, inner.names, inner.units, inner.per_frame, inner.assumed_gain,
             segments[1:] if is_variable else segments, is_variable,
@@ -162,6 +165,11 @@ def channel(names: Sequence[str], lead: int | str) -> int:
         if 0 <= int(text) < len(names):
             return int(text)
         raise RecordError(f"it has {len(names)} leads, no lead {text} (counted from 0)")
+    if not any(name.strip() for name in names):
+        raise RecordError(
+            f"it has no lead {text!r}: its {len(names)} leads have no names; choose one by its "
+            "position, data.lead=0"
+        )
     raise RecordError(f"it has no lead {text!r}, only {', '.join(names)}")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ecgadv import backend
 from ecgadv.errors import BackendError, VictimError
+from ecgadv.records.files import pointer
 from ecgadv.records.preprocessing import N_SAMPLES
 from ecgadv.victims import files
 from ecgadv.victims.declared import Reading, declared, is_function
@@ -64,6 +65,9 @@ def _readable(path: Path) -> str:
     where = f"victim.path={path}"
     if not path.exists():
         raise VictimError(f"{where} does not exist")
+    absent = pointer(path)
+    if absent:
+        raise VictimError(f"{where} {absent}")
     why = files.refusal(path)
     if why:
         raise VictimError(f"{where}: {why}")
@@ -85,7 +89,7 @@ def _load_weights(name: str, path: Path, reading: Reading) -> Victim:
     from ecgadv.victims.architectures import build
 
     model = build(name, reading.n or N_SAMPLES, len(reading.classes))
-    files.fill_by_order(model, path, f"victim.path={path}")
+    files.fill_by_order(model, path, _readable(path))
     options = _options(reading)
     victim = from_keras(model, name=path.stem, card=reading.card, own=True, **options)
     return _identified(victim, reading, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -95,8 +95,9 @@ def preflight(victim: Victim) -> None:
 
     Raises:
         VictimError: it fails on a standard input; wrong class count; NaN; probabilities instead of
-            logits; arithmetic in fewer bits than float32; outputs that change from call to call or
-            with the other records of a batch; or gradients that vanish or are not finite.
+            logits; arithmetic in fewer bits than float32; outputs that never change, that change
+            from call to call or with the other records of a batch; or gradients that vanish or are
+            not finite.
     """
     where = f"victim {victim.name}"
     x = check_rows(victim)
@@ -111,6 +112,11 @@ def preflight(victim: Victim) -> None:
         )  # fmt: skip
     if not np.isfinite(first[:PLAIN]).all():
         raise VictimError(f"{where}: its outputs are not finite on a standard input")
+    # A softmax over the batch looks like a sigmoid: what the batch does comes before the head.
+    _refuse_coarse(victim, x)
+    _refuse_company(victim, x, first)
+    if np.ptp(first[np.isfinite(first).all(axis=1)], axis=0).max() == 0:
+        raise VictimError(f"{where}: its outputs are the same for every input")
     if head == "softmax":
         raise VictimError(
             f"{where}: outputs are probabilities, an attack needs logits; remove the last softmax"
@@ -120,8 +126,6 @@ def preflight(victim: Victim) -> None:
             f"{where}: its outputs are sigmoid probabilities of labels that do not exclude each "
             "other; an attack needs the logits of classes of which one is right"
         )
-    _refuse_coarse(victim, x)
-    _refuse_company(victim, x, first)
     _check_gradient(victim, x, first)
     victim.checked = True
 

@@ -332,6 +332,15 @@ def _(d: Path) -> Seen:
     return Seen(load, {"R00001": ("N", long)}, notes=("lack more than 1%",))
 
 
+@form("the mark of missing samples of 16-bit recorders, said")
+def _(d: Path) -> Seen:
+    microvolts = np.round(1000 * X).astype(np.int16)
+    microvolts[300:400] = -32768
+    note = r"1 of 1 records \(R00001\) hold the value -32768, which counts as signal.*write NaN"
+    load = one(d, microvolts, units="uV")
+    return Seen(load, {"R00001": ("N", microvolts / 1000.0)}, notes=(note,))
+
+
 @form("rows padded with zeros, said")
 def _(d: Path) -> Seen:
     padded = np.r_[X, np.zeros(900)]
@@ -766,6 +775,12 @@ def _(d: Path) -> Seen:
         (d / name).write_text(LFS)
     why = {"b": rf"b\.hea {FOLDER_LFS}", "c": rf"c\.dat {FOLDER_LFS}"}
     return Seen(wfdb_of(d, "a,N\nb,N\nc,N\n"), {"a": ("N", X)}, why)
+
+
+@form("wfdb: a record that is its own segment")
+def _(d: Path) -> Seen:
+    (d / "a.hea").write_text("a/2 1 300 3000\na 1500\na 1500\n")
+    return Seen(wfdb_of(d), error="a: segment a: it consists of segments itself")
 
 
 @form("wfdb: a pointer of git-annex")

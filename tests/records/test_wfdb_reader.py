@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgadv.errors import DataError
+from ecgadv.errors import DataError, RecordError
 from ecgadv.records import wfdb as reader
 
 T = np.arange(3600) / 360
@@ -57,6 +57,14 @@ def test_lead_by_name_or_position(folder: Path, lead: int | str) -> None:
 def test_a_lead_that_no_record_has(folder: Path) -> None:
     with pytest.raises(DataError, match=r"none of 2 records .*no lead 'aVR', only MLII, V1"):
         reader.load(folder, lead="aVR")
+
+
+def test_leads_without_names_are_chosen_by_position(tmp_path: Path) -> None:
+    (tmp_path / "r.hea").write_text("r 2 300 3000\nr.dat 16 1000/mV\nr.dat 16 1000/mV\n")
+    np.tile(np.array([1000, 2000], "<i2"), 3000).tofile(tmp_path / "r.dat")
+    assert reader.read_record(tmp_path / "r", 1).max() == pytest.approx(2.0)
+    with pytest.raises(RecordError, match="no lead 'II': its 2 leads have no names; choose one by"):
+        reader.read_record(tmp_path / "r", "II")
 
 
 def test_labels_of_the_source_are_mapped(folder: Path) -> None:
