@@ -21,7 +21,7 @@ from helpers import (
 )
 
 from ecgadv import backend, cli, config
-from ecgadv.errors import ConfigError
+from ecgadv.errors import BackendError, ConfigError
 
 JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}
 
@@ -57,8 +57,6 @@ def test_cores_are_those_of_this_process():
         ({"OMP_NUM_THREADS": "4,2"}, 4),
         ({"OMP_NUM_THREADS": "4", "SLURM_CPUS_PER_TASK": "3"}, 3),
         ({"SLURM_CPUS_PER_TASK": "3", "ECGADV_THREADS": "1"}, 1),
-        ({"ECGADV_THREADS": "many"}, None),
-        ({"ECGADV_THREADS": "0"}, None),
     ],
 )
 def test_who_says_how_many_threads(monkeypatch, given, threads):
@@ -67,6 +65,13 @@ def test_who_says_how_many_threads(monkeypatch, given, threads):
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     assert backend.threads() == threads
+
+
+@pytest.mark.parametrize("given", ["many", "0", "1.5"])
+def test_a_number_of_threads_that_is_none_is_refused(monkeypatch, given):
+    monkeypatch.setenv("ECGADV_THREADS", given)
+    with pytest.raises(BackendError, match=f"ECGADV_THREADS={given}: must be a whole number"):
+        backend.threads()
 
 
 def test_tensorflow_keeps_to_its_threads():

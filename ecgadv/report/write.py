@@ -240,18 +240,20 @@ def write_sweep_report(sweep: Path) -> Path:
     summary: dict[str, Any] = {}
     tried: list[tuple[str, dict[str, Any]]] = []
     finished: list[tuple[str, Path]] = []
+    head = ["job", "overrides", "status", *blocks.JOB_HEAD, "gradients a case"]
+    no_cells = [None] * (len(head) - 3)
     for job in jobs:
         name, set_by = str(job.relative_to(sweep)), " ".join(_told(overrides(job)))
         row: list[Any] = [name, set_by, job_status(job)]
         if not (job / "cases.csv").is_file():
-            job_rows.append([*row, *[None] * 9])
+            job_rows.append([*row, *no_cells])
             continue
         cases = data.read_cases(job)
         config, summary = data.read_config(job), read_json(job / "summary.json")
         # The same configuration is the same cases, which must not count twice.
         twin = by_signature.setdefault(str(summary.get("config_signature") or name), name)
         if twin != name:
-            job_rows.append([name, set_by, f"same as {twin}", *[None] * 6])
+            job_rows.append([name, set_by, f"same as {twin}", *no_cells])
             continue
         configs.append(config)
         finished.append((set_by or name, job))
@@ -273,7 +275,6 @@ def write_sweep_report(sweep: Path) -> Path:
     drawn += pictures.compare_groups(cases, by_metric, place)
     if tried:
         drawn.insert(0, study.write_study(sweep)[1][-1])
-    head = ["job", "overrides", "status", *blocks.JOB_HEAD, "gradients a case"]
     context = {
         "title": sweep.name,
         "headline": f"sweep of {len(jobs)} jobs  {_headline(*configs)}".strip(),
