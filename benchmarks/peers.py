@@ -123,7 +123,8 @@ class TaggedModel:
     def solution(self, x: np.ndarray, perturbed: np.ndarray, free: np.ndarray) -> Solution:
         """What came out, in our own terms; forwards are those without a gradient."""
         delta = (perturbed[:, :-1, 0].astype(np.float64) - x).astype(np.float32)
-        delta = np.where(np.isfinite(delta), delta, 0.0).astype(np.float32) * free
+        # What is not finite stays so: such a case is broken, and its delta would be another one.
+        delta = np.where(free > 0, delta, 0.0).astype(np.float32)
         back, rows = self.back.numpy(), self.rows.numpy()
         return Solution(delta, np.zeros(len(x), bool), back, np.maximum(rows - back, 0))
 

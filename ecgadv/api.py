@@ -46,7 +46,7 @@ class AttackResult:
             not finite.
         message: (B,) the reason where it is not ``ok``.
         target_rate: (B,) share of the onsets at which the record is read as its class before that
-            reach the target; 0 or 1 where the onset is fixed.
+            reach the target; 0 or 1 where the onset is fixed, NaN where ``status`` is not ``ok``.
     """
 
     delta: np.ndarray
@@ -91,12 +91,16 @@ def make_attack(method: str | Attack | DirectAttack, **options: Any) -> Attack |
         if not isinstance(method, str) or method not in known:
             raise ConfigError(f"method={method}: unknown; there are {', '.join(known)}")
         kind = known[method]
-    names = [f.name for f in fields(kind)]
-    for key in given:
+    try:
+        names = [f.name for f in fields(kind)]
+    except TypeError:
+        what = f"method={kind.__name__}"
+        raise ConfigError(f"{what}: an attack is a dataclass of its options") from None
+    for key, value in options.items():
         if key not in names:
             near = difflib.get_close_matches(key, names, 1)
             meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
-            raise ConfigError(f"{key}={given[key]}: attack {kind.name} has no such option; {meant}")
+            raise ConfigError(f"{key}={value}: attack {kind.name} has no such option; {meant}")
     given = arguments.options(kind, given)
     try:
         made: Attack | DirectAttack = (
@@ -184,21 +188,32 @@ def attack(
     place = deployment or ("local" if threat == "type2" else "cloud")
     arguments.choice("threat_model", threat, THREATS)
     arguments.choice("deployment", place, DEPLOYMENTS)
+    given_shifts = "shifts" in options
     shifts, judge, injected = _deployed(subject, threat, place, seed, options)
-    solver = make_attack(method, steps=steps, perturb_padding=perturb_padding, **options)
+    own = {"steps": steps, "perturb_padding": perturb_padding}
+    own = {key: value for key, value in own.items() if value is not None}
+    solver = make_attack(method, **own, **options)
+    if given_shifts and shifts and getattr(solver, "schedule", None) == "paper":
+        raise ConfigError(f"shifts={shifts}: schedule=paper has a number of its own; leave it out")
     if threat == "type2" and not isinstance(solver, Attack):
         raise ConfigError(f"method={solver.name}: takes no injected signals (threat_model=type2)")
     if isinstance(solver, EOT) and threat == "type1":
         raise ConfigError("method=eot: is for injected signals: threat_model=type2")
     study = Study(subject, form, solver, judge, seed=seed, shifts=shifts, injected=injected)
-    if injected is not None and (arguments.lengths(lengths, len(x), subject.n) < subject.n).any():
-        raise DataError(f"threat_model=type2: attacks records of at least {subject.n} samples only")
-    signals, own = _records(x, lengths, subject)
+    if injected is not None and np.ndim(x) > 1:
+        whole_ones = arguments.lengths(lengths, len(x), subject.n) == subject.n
+        if not whole_ones.all():
+            raise DataError(
+                f"threat_model=type2: attacks records of at least {subject.n} samples only"
+            )
+    signals, own_samples = _records(x, lengths, subject)
     count, n, leads = len(signals), subject.n, subject.leads
-    if injected is not None and (mask is not None or study.padding):
-        raise ConfigError("threat_model=type2: takes a window or the attack's mask in seconds")
+    if injected is not None and mask is not None:
+        raise ConfigError("mask: threat_model=type2 takes a window, or attack.mask in seconds")
+    if injected is not None and study.padding:
+        raise ConfigError("perturb_padding: threat_model=type2 has no padding; leave it out")
     whole = Chunk(
-        signals, own, None, arguments.targets(target, count, subject.classes),
+        signals, own_samples, None, arguments.targets(target, count, subject.classes),
         None if mask is None else arguments.mask(mask, count, n, leads),
     )  # fmt: skip
     size = study.size(batch_size, count)
@@ -227,7 +242,15 @@ def _deployed(
                 f"threat_model=type2: victim {subject.name} does not standardise, so the power of "
                 "a signal has no unit"
             )
-        window = window_samples(options.pop("window", None), subject.n, subject.fs)
+        window = options.pop("window", None)
+        if window is not None and not isinstance(window, str):
+            window = arguments.whole("window", window, 1)
+        window = window_samples(window, subject.n, subject.fs)
+        for key in ("filter", "evaluation_filter"):
+            if place == "cloud" and options.get(key, "none") != "none":
+                raise ConfigError(
+                    f"{key}={options[key]}: deployment=cloud has no filter; leave it out"
+                )
         ends = {
             key: FrontEnd.from_config({"name": options.pop(key, usual)}, subject.fs)
             for key, usual in (("filter", "rectangular"), ("evaluation_filter", "butterworth"))
@@ -262,7 +285,7 @@ def _result(found: list[Outcome], form: metrics.Quadratic, leads: int, n: int) -
         margin=np.array([t.margin for t in trials], np.float64),
         status=np.array(status, dtype="U7"),
         message=np.array([m for one in found for m in one.message], dtype="U"),
-        target_rate=np.array([t.rate for t in trials], np.float64),
+        target_rate=np.where(done, np.array([t.rate for t in trials], np.float64), np.nan),
     )
 
 

@@ -98,13 +98,13 @@ def signals(
     if given.ndim != len(wanted) + 1 or given.shape[1:] != wanted:
         expected = f"(B, {n}, {leads})" if leads > 1 else f"(B, {n}) or (B, {n}, 1)"
         raise DataError(f"x has shape {np.shape(x)}, expected {expected}")
-    if not np.isfinite(given).all():
-        raise DataError("x holds NaN or infinities; ecgadv.preprocess(signal, fs) removes them")
     if not len(given):
         return flatten(given.astype(np.float32))
     values = given.reshape(len(given), n, leads).astype(np.float64)
     if lengths is not None:
         values[np.arange(n) >= np.asarray(lengths)[:, None]] = 0
+    if not np.isfinite(values).all():
+        raise DataError("x holds NaN or infinities; ecgadv.preprocess(signal, fs) removes them")
     largest = float(np.abs(values).max())
     if largest > LARGEST:
         raise DataError(f"x: holds {largest:.3g}, which no record does; {_ADVICE}")
@@ -161,7 +161,8 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
         limits = f", from {least} to {most}"
     wanted = ConfigError(f"{name}={_shown(value)}: must be a whole number{limits}")
     number = scalar(value)
-    if number is None or number != number or math.isinf(number) or number != int(number):
+    endless = isinstance(number, float) and not math.isfinite(number)
+    if number is None or endless or number != int(number):
         raise wanted
     found = int(number)
     if (least is not None and found < least) or (most is not None and found > most):

@@ -101,6 +101,15 @@ def test_a_device_reads_from_many_onsets(attacked, tmp_path):
         ([], "evaluate.run=FOLDER"),
         (["evaluate.run={folder}"], "not the folder of a run"),
         (["evaluate.run={run}", "victim=keras", "victim.path={short}"], "reads 600 samples"),
+        (
+            [
+                "evaluate.run={run}",
+                "victim=keras",
+                "victim.path={short}",
+                "victim.classes=[A,N,X,Y]",
+            ],
+            "reads 600 samples",
+        ),
     ],
 )
 def test_what_cannot_be_judged_is_one_line(attacked, tmp_path, capsys, options, message):
@@ -115,6 +124,8 @@ def test_what_cannot_be_judged_is_one_line(attacked, tmp_path, capsys, options, 
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
     assert message in line
+    # Nothing of a refused evaluation is left but its folder's status.
+    assert not list(tmp_path.glob("outputs/*/config.json"))
 
 
 def test_editing_for_a_device_of_unknown_onset(attacked, tmp_path):

@@ -7,10 +7,11 @@ import pytest
 from helpers import beats, in_process, random_network, small_world, table
 
 import ecgadv
+from ecgadv.attacks.engine import Solution
 from ecgadv.attacks.eot import EOT
 from ecgadv.attacks.minnorm import MinNorm
 from ecgadv.errors import ConfigError
-from ecgadv.study.judge import Judge
+from ecgadv.study.judge import Judge, trial_of, untried
 from ecgadv.study.study import Chunk, Study
 from ecgadv.threat.channel import Channel
 from ecgadv.threat.metrics import get as metric_named
@@ -122,6 +123,54 @@ def test_a_short_record_is_read_with_its_padding_where_that_is_perturbed(victim)
     assert [status == "skipped" for status in found.status] == (own != padded).tolist()
 
 
+def test_a_skipped_case_has_no_rate(victim, x):
+    found = ecgadv.attack(victim, x, target=victim.pipeline(x).argmax(1), steps=2)
+    assert np.isnan(found.target_rate).all()
+    away = ecgadv.attack(victim, x, target="untargeted", steps=20)
+    assert (away.target_rate == 1.0).all()
+
+
+def test_only_onsets_that_count_can_leave_the_class():
+    """Half of the onsets read another class before: none of them is the perturbation's doing."""
+    before = 9.0 * np.eye(4)[[0] * 50 + [1] * 50]
+    still = trial_of(before, before, 0, UNTARGETED)
+    assert still.exists
+    assert (still.n_clean, still.n_success, still.n_left) == (50, 0, 0)
+    assert not still.left
+    lost = trial_of(before, np.full_like(before, np.nan), 1, 2)
+    assert (lost.n_left, lost.left, lost.success) == (0, False, False)
+    moved = trial_of(before, 9.0 * np.eye(4)[[2] * 100], 0, UNTARGETED)
+    assert moved.left
+    assert moved.success
+    assert not untried(4).exists
+    assert np.isnan(untried(4).rate)
+
+
+def test_outputs_that_are_not_finite_on_what_was_found_are_said():
+    def forward(z):
+        from keras import ops
+
+        # Its logits overflow where a sample is large, with gradients that are finite before.
+        level = ops.max(ops.abs(z[..., 0]), axis=-1)
+        logits = ops.stack([0 * level + 4.0, level, 0 * level, 0 * level], axis=-1)
+        return ops.where(level[:, None] > 3.9, logits * float("inf"), logits)
+
+    subject = Victim(forward, name="overflow", n=100, fs=100)
+    x = np.tile([1.0, -1.0], 50)[None].astype(np.float32)
+
+    def jump(cases, tick):
+        delta = np.zeros_like(cases.x)
+        delta[:, 3] = 30.0
+        count = len(delta)
+        zero = np.zeros(count, int)
+        return Solution(delta, np.ones(count, bool), zero, zero)
+
+    study = Study(subject, metric_named("l2"), MinNorm(steps=4), Judge(subject))
+    found = study.run(Chunk(x, np.array([100]), np.array([0]), np.array([1])), solve=jump)
+    assert found.status == ["failed"]
+    assert "not finite" in found.message[0]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_perturbation_that_is_not_finite_never_counts(victim, x, bad):
     delta = ecgadv.attack(victim, x, steps=20).delta
@@ -217,6 +266,11 @@ def test_an_attack_object_keeps_its_options_and_takes_those_of_the_call():
         ({"method": "ch_fgm", "threat_model": "type2"}, "takes no injected signals"),
         ({"deployment": "local", "shifts": 2.5}, "shifts=2.5: must be a whole number"),
         ({"deployment": "local", "evaluation_shifts": 0}, "evaluation_shifts=0"),
+        ({"method": "eot", "window": 2.7}, "window=2.7: must be a whole number"),
+        ({"method": "eot", "deployment": "cloud", "filter": "butterworth"}, "has no filter"),
+        ({"method": "eot", "schedule": "paper", "shifts": 3}, "shifts=3: schedule=paper"),
+        ({"method": "eot", "mask": np.ones(N)}, "mask: threat_model=type2"),
+        ({"pekk": None}, "pekk=None"),
     ],
     ids=lambda v: str(v) if isinstance(v, dict) else "",
 )
@@ -403,6 +457,20 @@ def test_a_network_of_twelve_leads_takes_every_threat(twelve, tmp_path, more):
         assert float(row["rms_mv"]) == pytest.approx(
             np.sqrt((signal**2).sum() / (12 * 2000)), rel=1e-6
         )
+
+
+@pytest.mark.slow
+def test_injected_signals_of_twelve_leads_are_tried_again(twelve, tmp_path):
+    more = ["threat_model=type2", "attack.steps=2", "eot.shifts=2", "evaluation.shifts=3",
+            "evaluation.max_records=1", "target=MI"]  # fmt: skip
+    code, run = in_process(*twelve, *more, f"paths.root={tmp_path}")
+    assert code == 0
+    kept = [o for o in twelve if not o.startswith(("data", "selection"))]
+    again = ["task=evaluate", f"evaluate.run={run}", "evaluation.shifts=3",
+             "evaluation.max_records=1", f"paths.root={tmp_path / 'again'}"]  # fmt: skip
+    code, judged = in_process(*kept, *again)
+    assert code == 0
+    assert (judged / "evaluation.csv").read_bytes() == (run / "evaluation.csv").read_bytes()
 
 
 @pytest.mark.slow

@@ -14,7 +14,27 @@ from ecgadv.evaluate.trials import trial_row
 from ecgadv.study.cases import ANY, CaseSpec
 from ecgadv.study.judge import Judge
 from ecgadv.threat.objectives import UNTARGETED
+from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
+
+
+def check_fit(victim: Victim, cases: Sequence[Mapping[str, Any]], shape: tuple[int, ...]) -> None:
+    """Whether a victim can judge perturbations of a shape, and knows the classes of their cases.
+
+    Raises:
+        VictimError: it reads another length, or does not know a class.
+    """
+    if tuple(shape) != victim.shape:
+        raise VictimError(
+            f"victim {victim.name} reads {' x '.join(map(str, victim.shape))} samples, the "
+            f"perturbations have {' x '.join(map(str, shape))}"
+        )
+    named = ({row["source"] for row in cases} | {row["target"] for row in cases}) - {ANY}
+    if not named <= set(victim.classes):
+        raise VictimError(
+            f"victim {victim.name}: the run attacks class {min(named - set(victim.classes))}, its "
+            f"classes are {', '.join(victim.classes)}"
+        )
 
 
 def rejudge(
@@ -37,30 +57,20 @@ def rejudge(
         Rows of ``evaluation.csv`` with further cells: ``case_id``, ``record``, ``success``;
         ``status``, ``skipped`` where the deployment does not read the unperturbed record as its
         source; ``clean``, what it reads there; ``left``, whether any other class is read of the
-        perturbed one.
+        perturbed one, at half of the onsets that count.
 
     Raises:
         VictimError: the victim reads another length, or does not know a class.
     """
     victim = judge.victim
-    if delta.shape[1:] != victim.shape:
-        raise VictimError(
-            f"victim {victim.name} reads {' x '.join(map(str, victim.shape))} samples, the "
-            f"perturbations have {' x '.join(map(str, delta.shape[1:]))}"
-        )
-    named = {row["source"] for row in cases} | {row["target"] for row in cases} - {ANY}
-    if not named <= set(victim.classes):
-        raise VictimError(
-            f"victim {victim.name}: the run attacks class {min(named - set(victim.classes))}, its "
-            f"classes are {', '.join(victim.classes)}"
-        )
+    check_fit(victim, cases, delta.shape[1:])
     source = np.array([victim.classes.index(row["source"]) for row in cases])
     target = np.array(
         [UNTARGETED if r["target"] == ANY else victim.classes.index(r["target"]) for r in cases]
     )
     trials = judge.trials(flatten(x), flatten(delta), np.asarray(spans), source, target)
     rows = []
-    for case, at, trial in zip(cases, source, trials, strict=True):
+    for case, trial in zip(cases, trials, strict=True):
         spec = CaseSpec(str(case["record"]), 0, str(case["source"]), str(case["target"]))
         row = trial_row(victim.classes, spec, spec.record, spec.source, True, trial)
         rows.append(
@@ -71,7 +81,7 @@ def rejudge(
                 "record": case["record"],
                 "success": trial.success,
                 "clean": victim.classes[int(trial.clean.argmax())],
-                "left": trial.predicted != int(at),
+                "left": trial.left,
                 "status": "ok" if trial.exists else "skipped",
             }
         )

@@ -15,7 +15,7 @@ from ecgadv.study.cases import ANY, CaseSpec
 from ecgadv.study.judge import Trial
 
 SHIFT_COLUMNS = (
-    "perturbation_case", "victim_record", "source", "target", "onset", "predicted",
+    "perturbation_case", "victim_record", "source", "target", "onset", "predicted", "counts",
 )  # fmt: skip
 
 
@@ -57,7 +57,10 @@ def trial_row(
 def shift_rows(
     classes: Sequence[str], spec: CaseSpec, record: str, trial: Trial
 ) -> list[dict[str, Any]]:
-    """Rows of ``shifts.csv``: the class read at every onset of one recording."""
+    """Rows of ``shifts.csv``: the class read at every onset of one recording.
+
+    ``counts`` says where the unperturbed recording is read as its source.
+    """
     return [
         {
             "perturbation_case": spec.case_id,
@@ -66,8 +69,9 @@ def shift_rows(
             "target": spec.target,
             "onset": int(onset),
             "predicted": classes[int(k)],
+            "counts": bool(counts),
         }
-        for onset, k in zip(trial.onsets, trial.read, strict=True)
+        for onset, k, counts in zip(trial.onsets, trial.read, trial.counts, strict=True)
     ]
 
 

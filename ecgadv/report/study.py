@@ -175,12 +175,12 @@ def _lines(jobs: Sequence[Job]) -> list[tuple[Job, dict[str, Any]]]:
     if "all" in shown or len(set(shown)) < len(shown):
         return chosen
     # Every job has pairs of its own: together they are one table, in class order.
-    order = [*CLASSES, "any"]
+    order = {name: k for k, name in enumerate([*CLASSES, "any"])}
     return sorted(
         chosen,
         key=lambda line: (
             list(WORDS).index(line[1]["tried_on"]),
-            *(order.index(letter) for letter in line[1]["pair"].split(">")),
+            *((order.get(c, len(order)), c) for c in line[1]["pair"].split(">")),
         ),
     )
 

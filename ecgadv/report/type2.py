@@ -32,7 +32,10 @@ def read_table(file: Path) -> pd.DataFrame | None:
 
     if not file.is_file():
         return None
-    table = pd.read_csv(file, keep_default_na=False)
+    # Names stay texts: 007 and 7 are two recordings.
+    names = ("perturbation_case", "victim_record", "source", "target", "predicted", "made_from",
+             "case_id")  # fmt: skip
+    table = pd.read_csv(file, keep_default_na=False, dtype=dict.fromkeys(names, str))
     return table if len(table) else None
 
 
@@ -162,7 +165,11 @@ def write_figures(folder: Path) -> list[Path]:
     shifts = read_table(folder / "shifts.csv")
     if shifts is None:
         return []
-    written.append(style.save_figure(shift_position(shifts), place / "shift_position.png"))
+    if "counts" in shifts:
+        shifts = shifts[shifts["counts"].astype(str).str.lower() == "true"]
+    if len(shifts):
+        drawn = shift_position(shifts, _rate(folder))
+        written.append(style.save_figure(drawn, place / "shift_position.png"))
     history = read_table(folder / "history.csv")
     if history is not None:
         written.append(style.save_figure(loss_curves(history), place / "loss_history.png"))

@@ -54,21 +54,25 @@ class Trial:
         hits: (C,) onsets at which each class is read.
         n_clean: onsets at which the unperturbed recording is read as its source.
         n_success: of those, the ones that reach the target by the definition of success.
+        n_left: of ``n_clean``, the ones at which any other class than the source is read.
         p_target: mean probability of the target (untargeted: of leaving the source).
         margin: mean lead of the target's logit (untargeted: of the best other class's).
         clean: (C,) onsets at which each class is read in the unperturbed recording.
         onsets: (K,).
         read: (K,) class index read at each.
+        counts: (K,) bool, those of ``n_clean``.
     """
 
     hits: np.ndarray
     n_clean: int
     n_success: int
+    n_left: int
     p_target: float
     margin: float
     clean: np.ndarray
     onsets: np.ndarray
     read: np.ndarray
+    counts: np.ndarray
 
     @property
     def n_shifts(self) -> int:
@@ -89,6 +93,11 @@ class Trial:
     def success(self) -> bool:
         """A case that exists and reaches the target at half of its onsets at least."""
         return self.exists and self.rate >= SUCCESS_RATE
+
+    @property
+    def left(self) -> bool:
+        """A case that exists and is read as another class at half of its onsets at least."""
+        return self.exists and self.n_left >= SUCCESS_RATE * self.n_clean
 
     @property
     def predicted(self) -> int:
@@ -121,36 +130,49 @@ def trial_of(
     at, to = np.full(count, source), np.full(count, target)
     with np.errstate(invalid="ignore"):
         lead = margin_array(logits, at, to)
-        reached = finite & np.isfinite(logits).all(1) & (lead >= required_margin(logits))
+        sound = finite & np.isfinite(logits).all(1)
+        reached = sound & (lead >= required_margin(logits))
         probability = softmax(logits)
     p = 1.0 - probability[:, source] if target == UNTARGETED else probability[:, target]
     read = logits.argmax(1)
-    known = before == source
+    # A record that is read as its target before anything is added is no case.
+    known = (before == source) & (target != source)
     return Trial(
         hits=np.bincount(read, minlength=classes),
         n_clean=int(known.sum()),
         n_success=int((reached & known).sum()),
+        n_left=int((sound & known & (read != source)).sum()),
         p_target=float(p.mean()),
         margin=float(lead.mean()),
         clean=np.bincount(before[before >= 0], minlength=classes),
         onsets=np.zeros(count, np.int64) if onsets is None else np.asarray(onsets),
         read=read,
+        counts=known,
     )
 
 
 def pooled(trials: Sequence[Trial]) -> Trial:
-    """Several trials as one; every onset counts the same."""
+    """Several trials as one, at least one; every onset counts the same."""
     weight = np.array([t.n_shifts for t in trials], np.float64)
     return Trial(
         hits=np.sum([t.hits for t in trials], axis=0),
         n_clean=sum(t.n_clean for t in trials),
         n_success=sum(t.n_success for t in trials),
+        n_left=sum(t.n_left for t in trials),
         p_target=float(np.average([t.p_target for t in trials], weights=weight)),
         margin=float(np.average([t.margin for t in trials], weights=weight)),
         clean=np.sum([t.clean for t in trials], axis=0),
         onsets=np.concatenate([t.onsets for t in trials]),
         read=np.concatenate([t.read for t in trials]),
+        counts=np.concatenate([t.counts for t in trials]),
     )
+
+
+def untried(classes: int) -> Trial:
+    """The trial of a perturbation for which there is no recording; it does not exist."""
+    none, nan = np.zeros(0, np.int64), float("nan")
+    counted = np.zeros(classes, np.int64)
+    return Trial(counted, 0, 0, 0, nan, nan, counted, none, none, none.astype(bool))
 
 
 @dataclass(frozen=True)
@@ -226,16 +248,12 @@ class Judge:
             clean = self.clean(x, spans, onsets)
         finite = np.isfinite(delta).all(axis=1)
         added = np.where(finite[:, None], delta, 0).astype(np.float64)
-        arriving = [
-            self.channel.arrive(*one)
-            for one in zip(x, added, spans.astype(int).tolist(), onsets, strict=True)
-        ]
+        each = zip(x, added, spans.astype(int).tolist(), onsets, strict=True)
         if self.channel.moving:
-            read = [
-                self._logits(rows, np.full(len(rows), span))
-                for rows, span in zip(arriving, spans, strict=True)
-            ]
+            # One case after another: all onsets of all cases do not fit into memory.
+            read = [self.read(*one) for one in each]
         else:
+            arriving = [self.channel.arrive(*one) for one in each]
             together = np.concatenate(arriving) if arriving else np.zeros_like(added)
             read = list(self._logits(together, spans)[:, None, :])
         parts = zip(clean, read, source.tolist(), target.tolist(), onsets, finite, strict=True)

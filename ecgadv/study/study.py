@@ -306,6 +306,10 @@ class Study:
             trials = self.judge.trials(
                 chunk.x, delta, spans, source, chunk.target, onsets=onsets, clean=clean
             )
+            for i in live.tolist():
+                if status[i] == "ok" and not np.isfinite(trials[i].margin):
+                    status[i] = "failed"
+                    message[i] = "the victim's outputs on the perturbed recording are not finite"
         return Outcome(
             delta, source, gradients, forwards, trials, status, message, history, seconds
         )
@@ -313,11 +317,11 @@ class Study:
     def _absent(self, clean: np.ndarray, count: int, source: int, target: int) -> str:
         """Why the deployment has no such case; "" where it has."""
         names = self.victim.classes
+        if not np.isfinite(clean).all():
+            return "the victim's outputs on it are not finite"
         if target == source:
             return f"it is read as {names[target]}, the target, before anything is added"
         n_clean = int((np.broadcast_to(clean.argmax(1), (count,)) == source).sum())
-        if not np.isfinite(clean).all():
-            return "the victim's outputs on it are not finite"
         if 2 * n_clean >= count:
             return ""
         if not self.judge.channel.moving or self.judge.channel.injected:

@@ -349,34 +349,38 @@ def _attack_all(
     """Attack every chunk of ``mine`` that is not stored yet."""
     total = sum(len(chunks[number]) for number in mine)
     width = max(len(chunk) for chunk in chunks)
-    done = [row for row in store.rows() if row["status"] != "skipped"]
-    cases, won = len(done), sum(bool(row["success"]) for row in done)
-    if cases:
-        say(f"resuming: {cases} of {total} cases are stored")
+    stored = [row for row in store.rows() if row["target"]]
+    if stored:
+        say(f"resuming: {len(stored)} of {total} cases are stored")
+    absent = sum(row["status"] == "skipped" for row in stored)
+    cases, won = len(stored) - absent, sum(bool(row["success"]) for row in stored)
     study = setup.study
     with Progress(f"{study.attack.name} {study.metric.name}", total) as progress:
         for number in mine:
             if number in store.parts:
                 continue
 
-            def tick(finished: int, step: int, base: int = cases, hits: int = won) -> None:
+            def tick(
+                finished: int, step: int, base: int = cases, gone: int = absent, hits: int = won
+            ) -> None:
                 rate = f"success {hits}/{base}" if base else "first batch"
-                progress.update(min(base + finished, total), f"{rate}, step {step}")
+                progress.update(min(base + gone + finished, total), f"{rate}, step {step}")
 
             rows, delta, scale = _attack_chunk(setup, chunks[number], width, precision, tick)
             store.add(number, rows, delta, scale)
             store.export()
             cases += sum(row["status"] != "skipped" for row in rows)
+            absent += sum(row["status"] == "skipped" for row in rows)
             won += sum(bool(row["success"]) for row in rows)
-            progress.update(cases, f"success {won}/{cases}")
+            progress.update(cases + absent, f"success {won}/{cases}")
             tracker.progress(
                 cases, {"cases_done": cases, "success_so_far": won / cases if cases else 0.0}
             )
-    absent = [row for row in store.rows() if row["status"] == "skipped" and row["target"]]
-    if absent:
+    none = [row for row in store.rows() if row["status"] == "skipped" and row["target"]]
+    if none:
         say(
-            f"note: {len(absent)} of {total} cases are left out (status skipped in cases.csv), "
-            f"such as {absent[0]['case_id']}: {absent[0]['message']}"
+            f"note: {len(none)} of {total} cases are left out (status skipped in cases.csv), "
+            f"such as {none[0]['case_id']}: {none[0]['message']}"
         )
 
 

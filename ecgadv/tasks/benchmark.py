@@ -284,6 +284,9 @@ def _add_chunk(bench: Bench, method: Method, row: Row, chunk: list[CaseSpec], si
     )
     # The solver works on full chunks only: of the last one the share of its cases counts.
     share = len(chunk) / size
+    for spec, status, reason in zip(chunk, found.status, found.message, strict=True):
+        if status != "ok":
+            say(f"note: {spec.case_id} counts as a failure: {reason}")
     delta = found.delta.astype(np.float64)
     assert found.trials is not None
     verdicts = zip(found.trials, found.status, strict=True)

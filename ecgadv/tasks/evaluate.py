@@ -15,8 +15,9 @@ import numpy as np
 from ecgadv.config import signature
 from ecgadv.errors import ConfigError, StoreError, VictimError
 from ecgadv.evaluate.summary import rate
-from ecgadv.evaluate.transfer import rejudge, transfer_rates
+from ecgadv.evaluate.transfer import check_fit, rejudge, transfer_rates
 from ecgadv.evaluate.trials import trial_columns
+from ecgadv.report.tables import span, success_table
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
 from ecgadv.store.identity import IDENTITY
 from ecgadv.store.reading import AGAIN
@@ -66,6 +67,8 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
         raise StoreError(f"{named}: cases.csv lacks case {lost} of perturbations.npz; {AGAIN}")
     victim = open_victim(cfg)
     same_input(earlier, victim)
+    # Read here: recordings that have changed are refused before anything is written.
+    _ = earlier.lengths
     return partial(_run, cfg, folder, earlier, victim)
 
 
@@ -94,7 +97,6 @@ def _run(cfg: Mapping[str, Any], folder: Path, earlier: Run, victim: Victim) -> 
                 print(line)
             was = earlier.summary.get("success_rate")
             known = "" if was is None else f"; {was:.1%} in the run itself"
-            low, high = result["ci95"]
             if result["n_skipped"]:
                 say(
                     f"note: {result['n_skipped']} cases are left out: {victim.name} does not read "
@@ -102,7 +104,8 @@ def _run(cfg: Mapping[str, Any], folder: Path, earlier: Run, victim: Victim) -> 
                 )
             say(
                 f"success {result['n_success']}/{result['n_cases']} "
-                f"({low:.1%} – {high:.1%}) by {victim.name}{known}"
+                f"({span(result['ci95_records'])} over records, Wilson {span(result['ci95'])}) "
+                f"by {victim.name}{known}"
             )
             if "transfer" in more:
                 known = more["transfer"]
@@ -126,6 +129,8 @@ def same_input(earlier: Run, victim: Victim) -> None:
             )
     if earlier.config.get("threat_model") == "type2":
         only_standardised(victim)
+    stored = earlier.cases[earlier.cases["case_id"].isin([str(c) for c in earlier.case_ids])]
+    check_fit(victim, stored.to_dict("records"), earlier.delta.shape[1:])
 
 
 def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> list[dict[str, Any]]:
@@ -170,7 +175,5 @@ def _summary(
 def _show(rows: list[dict[str, Any]]) -> None:
     import pandas as pd
     from rich.console import Console
-
-    from ecgadv.report.tables import success_table
 
     Console().print(success_table(pd.DataFrame(rows)))

@@ -23,7 +23,7 @@ from ecgadv.records.selection import Selection, select
 from ecgadv.report.progress import Progress
 from ecgadv.store import Run, write_csv
 from ecgadv.study.cases import ANY, CaseSpec
-from ecgadv.study.judge import Judge, Trial, pooled
+from ecgadv.study.judge import Judge, Trial, pooled, untried
 from ecgadv.study.study import Injected, Outcome
 from ecgadv.tasks.common import open_records, say
 from ecgadv.threat.channel import Channel
@@ -225,7 +225,9 @@ def tried(
     rows = [trial_row(classes, spec, *one) for one in found]
     judged = [one for one in found if one[2] or (spec.universal and spec.source in (one[1], ANY))]
     shifts = [row for one in judged for row in shift_rows(classes, spec, one[0], one[3])]
-    return {"evaluation": rows, "shifts": shifts}, pooled([one[3] for one in judged])
+    return {"evaluation": rows, "shifts": shifts}, (
+        pooled([one[3] for one in judged]) if judged else untried(len(classes))
+    )
 
 
 def signal_cells(
@@ -326,7 +328,8 @@ def try_again(
                     spec = replace(spec, universal=len(heard.trained_on(spec)))
                 else:
                     own = _own_trial(judge, records, spec, p)
-                tables, verdict = tried(judge, records, heard, spec, p, own)
+                signal = flatten(p[None])[0]
+                tables, verdict = tried(judge, records, heard, spec, signal, own)
                 rows.append(
                     tables
                     | {

@@ -137,16 +137,12 @@ def _read_input(model: Any, name: str, options: dict[str, Any]) -> None:
 def from_subclassed(model: Any, name: str, **options: Any) -> Victim:
     """A victim of a Keras model that does not tell its shapes, with the weights of this moment."""
     if not model.built:
-        shape = (options["leads"], options["n"])
-        if options.get("channels") != "first":
-            shape = shape[::-1]
-        example = np.zeros((1, *shape), np.float32)
+        bare = Victim(lambda x: model(x, training=False), name=name, **options)
         try:
-            if options.get("preprocess") is None:
-                model(backend.tensor(example), training=False)
+            bare.forward(backend.tensor(np.zeros((1, bare.width), np.float32)))
         except Exception:
             # The checks call it in the same way, and say why it fails.
-            return Victim(lambda x: model(x, training=False), name=name, **options)
+            return bare
     return Victim(frozen(model) if model.built else model, name=name, **options)
 
 

@@ -15,7 +15,7 @@ from ecgadv.errors import BackendError, VictimError
 from ecgadv.records.files import pointer
 from ecgadv.records.preprocessing import N_SAMPLES
 from ecgadv.victims import files
-from ecgadv.victims.declared import Reading, declared, is_function
+from ecgadv.victims.declared import Reading, declared, is_function, is_included
 from ecgadv.victims.keras_models import from_keras, from_subclassed
 from ecgadv.victims.preflight import preflight, probe_signals
 from ecgadv.victims.victim import Victim, digest_weights
@@ -231,6 +231,15 @@ def load_victim(
     if not isinstance(victim, Victim):
         backend.running()  # Says in one line what keeps Keras from starting.
     loaded = _resolve(victim, path, reading)
+    if isinstance(victim, Victim) or (file is None and is_included(victim)):
+        # What these read is known: another value would mean something else, or nothing.
+        told = {"n": n, "fs": fs, "leads": leads, "channels": channels, "standardise": standardise,
+                "classes": classes if classes is None else reading.classes,
+                "preprocess": preprocess}  # fmt: skip
+        for key, value in told.items():
+            own = getattr(loaded, "over" if key == "standardise" else key)
+            if value is not None and value != own:
+                raise VictimError(f"{key}={value}: victim {loaded.name} has {key}={own}")
     if check and not loaded.checked:
         preflight(loaded)
     return loaded

@@ -153,3 +153,11 @@ def test_a_study_over_words_names_them():
     drawn = {line.get_label(): line for line in rates.lines}
     assert list(drawn[study.WORDS["same_record"]].get_xdata()) == [0.2, 0.9]
     inked(figure)
+
+
+def test_names_of_recordings_stay_texts(tmp_path):
+    from ecgadv.report.type2 import read_table
+
+    file = tmp_path / "evaluation.csv"
+    file.write_text("perturbation_case,victim_record,n_shifts\n007_A_to_N,007,5\n7_A_to_N,7,5\n")
+    assert read_table(file)["victim_record"].tolist() == ["007", "7"]
