@@ -38,7 +38,7 @@ COLUMN_HELP = {
     "snr_db": "power of the recording over that of the perturbation, in dB; more is fainter",
     "prd_percent": "percent root-mean-square difference: 100 times the root of the inverse of that",
     "n_gradients": "gradients of the victim that the case took",
-    "status": "ok: attacked to the end; failed: an error; skipped: unusable, or read as another class",
+    "status": "ok: attacked to the end; failed: an error; skipped: unusable, or not read as source",
     "message": "the reason where it is not ok",
     "split": "whether the victim was trained on the recording or not (heldout)",
     "target_rate": "random onsets: share of those read right before that reach the target",

@@ -120,7 +120,7 @@ def test_the_report_shows_them_as_tile_table_and_figure(run, readable):
     assert first[3:7] == ["2", "2", "160/180", "88.9 %"]
     assert first[7] == "–"
     captions = [image["alt"] for image in page.images]
-    assert "rates of injected signals on their own and on other recordings" in captions
+    assert "rates at random onsets, on own and on other recordings" in captions
 
 
 def test_the_figure_shows_every_rate_with_its_interval(run):
