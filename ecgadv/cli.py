@@ -33,7 +33,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ecgadv import config, environment
-from ecgadv.errors import BusyError, ConfigError, EcgadvError, NothingToDoError, RefusedError
+from ecgadv.errors import (
+    BusyError,
+    ConfigError,
+    EcgadvError,
+    NothingToDoError,
+    RefusedError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -176,21 +183,28 @@ def _refuse_other_sweep(composed: config.Composed) -> None:
         if name != SWEEP_MARK and (sweep / name).is_file():
             raise RefusedError(f"{sweep}: holds a run ({name}), no sweep; use another folder")
     ours = {job.signature: job for job in composed.jobs}
+    # In folders that the person names, a number is no job's.
+    is_numbered = any(line.startswith("hydra.sweep.subdir=") for line in composed.extra)
     remedy = "use resume=false or another folder"
     for place in run_folders(sweep):
-        stored = stored_identity(place)
+        try:
+            stored = stored_identity(place)
+        except RefusedError:
+            raise
+        except StoreError:
+            continue  # The job itself says what is damaged; the others go on.
         if not stored:
             continue
         job = ours.get(str(stored.get("signature")))
         if job is None:
             raise RefusedError(f"{sweep}: holds a job of another sweep ({place.name}); {remedy}")
-        number = re.match(r"\d+", place.name)
+        number = re.match(r"\d+", place.name) if is_numbered else None
         if number and int(number[0]) != job.number:
             raise RefusedError(
                 f"{sweep}: holds the jobs of this sweep in another order ({place.name} is job "
                 f"{job.number} of this command); {remedy}"
             )
-        if job.config["task"] == "attack":
+        if job.config["task"] in ("attack", "benchmark", "train"):
             from ecgadv.tasks.attack import known_identity
 
             refuse_other(place, "", **known_identity(job.config))
@@ -408,8 +422,9 @@ def _run_task(
         beginning.take_back()
         return _say(error, folder, label, log=False)
     except NothingToDoError as error:
-        beginning.begin()
-        _write_status(folder, "skipped", _message(error, folder))
+        if not holds_results(folder):  # Others' results stay as they are.
+            beginning.begin()
+            _write_status(folder, "skipped", _message(error, folder))
         return 0 if label else _say(error, folder)
     except KeyboardInterrupt:
         return _killed(folder, INTERRUPTED, "interrupted (Ctrl-C)", beginning.begun)

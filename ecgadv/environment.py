@@ -81,7 +81,8 @@ class Forgiving:
         try:
             return self._stream.write(text)
         except UnicodeEncodeError as error:
-            shown = text.encode(error.encoding, _HANDLER).decode(error.encoding)
+            # A byte of a file name that is no text cannot be decoded again either.
+            shown = text.encode(error.encoding, _HANDLER).decode(error.encoding, "replace")
             return self._stream.write(shown)
         except OSError as error:
             self._give_up(error)

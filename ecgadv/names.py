@@ -21,9 +21,12 @@ TEXTS = (
     "paths.root", "paths.data", "paths.outputs", "data.root", "data.labels", "data.key",
     "victim.path", "victim.preprocess", "selection.file", "sweep", "report.run", "track.run",
     "evaluate.run", "evaluate.study", "evaluate.study_key", "benchmark.out", "tracking.uri",
-    "tracking.experiment",
+    "tracking.experiment", "data.units", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
 """Keys whose value is one text: a path, or what somebody called something."""
+
+LEAD = "data.lead"
+"""A name, or a number that is a position; or a list of them."""
 
 LABELS = "data.label_map"
 """A mapping from labels of a file, which are texts too."""
@@ -32,6 +35,10 @@ _SWEEPS = ("choice", "shuffle", "sort")
 """Functions of Hydra's grammar whose arguments are the values themselves."""
 
 _TOKEN = re.compile(r"(?:\\.|\$\{[^}]*\}|[^\[\](){},'\"\\$]|\$)+")
+
+
+_PLAIN = re.compile(r"(?:\\.|[^\[\]{},\"\\$])+")
+"""A text with brackets or an apostrophe in it, up to the next comma."""
 
 
 def keep_names(line: str) -> str:
@@ -45,7 +52,7 @@ def keep_names(line: str) -> str:
     """
     key, equals, value = line.partition("=")
     path = key.strip().lstrip("+~")
-    if equals and path in (*NAMES, *TEXTS):
+    if equals and path in (*NAMES, *TEXTS, LEAD):
         # Of a list a whole number tells how it was written; one text must be a text.
         return f"{key}={''.join(_quoted(value, path == 'target' or path in TEXTS))}"
     if equals and path == LABELS:
@@ -68,12 +75,22 @@ def _quoted(value: str, only_text: bool) -> Iterator[str]:
         elif (match := _TOKEN.match(value, at)) is not None:
             end = match.end()
             token = match[0]
-            if value[end : end + 1] == "(" and token.strip() not in _SWEEPS:
+            calls = value[end : end + 1] == "(" and token.strip().isidentifier()
+            if calls and token.strip() not in _SWEEPS:
                 # A cast, a range or a glob: what it holds is not ours.
                 end = _after_brackets(value, end)
                 yield value[at:end]
-            elif value[end : end + 1] == "(" or "=" in token or "$" in token:
+            elif calls or ("=" in token and "(" in value[:at]) or "$" in token:
                 yield token
+            elif (
+                only_text
+                and "(" not in value[:at]
+                and value[end : end + 1] in ("(", "'")
+                and (whole := _PLAIN.match(value, at)) is not None
+            ):
+                # A path may hold what the grammar has other uses for: /data (1), /it's.
+                end = whole.end()
+                yield _name(whole[0], False, True)
             else:
                 yield _name(token, "[" in value[:at], only_text)
         else:
@@ -94,7 +111,8 @@ def _name(token: str, inside: bool, only_text: bool) -> str:
     except Exception:
         # The grammar has letters beyond ASCII in quotes only; whoever composes says what else
         # is wrong.
-        return token if text.isascii() else token.replace(text, quote(text))
+        is_ours = only_text or not text.isascii()
+        return token.replace(text, quote(text)) if is_ours else token
     is_plain = type(value) is int and str(value) == text and not only_text
     return token if isinstance(value, str) or is_plain else token.replace(text, quote(text))
 

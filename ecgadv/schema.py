@@ -123,7 +123,7 @@ _BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool), spelling.flag)
 _TEXT = Rule("a word or a text", lambda v: isinstance(v, str) and v != "")
 _PATH = Rule("a path", lambda v: isinstance(v, str) and v.strip() != "")
 _OPTIONAL_PATH = _either(None, _PATH)
-_TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*s\s*")
+_TIME = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,2})?)\s*s\s*")
 _WINDOW = Rule(
     "a number of samples, at least 1, or a time such as 10s",
     lambda v: (
@@ -199,7 +199,9 @@ RULES: dict[str, Rule] = {
             (_is_number(v) and 0 <= v < float("inf"))
             or (isinstance(v, str) and _TIME.fullmatch(v) is not None)
         ),
-        lambda v: spelling.number(_TIME.sub(r"\1", v) if isinstance(v, str) else v),
+        lambda v: spelling.number(
+            m[1] if isinstance(v, str) and (m := _TIME.fullmatch(v)) is not None else v
+        ),
     ),
     "data.trim_zeros": _BOOLEAN,
     "victim.path": _OPTIONAL_PATH,

@@ -123,7 +123,7 @@ def test_a_label_that_cannot_be_kept_is_refused(mapped, given, words):
 
 @pytest.mark.parametrize(
     "label",
-    ["AF", "None", "yes", "0x10", "nan", "-1", "1.5", "true", "1.0", "R-on-T", "NSR ", "426783006"],
+    ["AF", "None", "yes", "0x10", "-1", "1.5", "true", "1.0", "R-on-T", "NSR ", "426783006"],
 )
 def test_a_map_that_a_message_proposes_can_be_given(mapped, label):
     with pytest.raises(RecordError) as refused:
@@ -133,7 +133,9 @@ def test_a_map_that_a_message_proposes_can_be_given(mapped, label):
     assert check_label(label, mapped(proposed[1]).config["data"]["label_map"]) == "A"
 
 
-@pytest.mark.parametrize("label", ["null", "1e3", "010", "1_000", ".5", "1.50", "Größe", "a:b"])
+@pytest.mark.parametrize(
+    "label", ["null", "nan", "1e3", "010", "1_000", ".5", "1.50", "Größe", "a:b"]
+)
 def test_no_map_is_proposed_that_a_command_line_cannot_hold(label):
     with pytest.raises(RecordError, match=r"map it with data\.label_map in a yaml file of yours"):
         check_label(label)
@@ -176,3 +178,22 @@ def test_a_start_is_seconds(mapped, given, seconds):
 def test_a_start_that_is_none_is_refused(mapped, value):
     with pytest.raises(ConfigError, match=r"data\.start=.*: must be seconds, at least 0"):
         mapped(f"data.start={value}")
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "value"),
+    [
+        ("data.units=µV", "data.units", "µV"),
+        ("data.units=μV", "data.units", "μV"),
+        ("data.root=/tmp/a=b", "data.root", "/tmp/a=b"),
+        ("data.root=/tmp/it's (1) & more; #2", "data.root", "/tmp/it's (1) & more; #2"),
+        ("data.root=/tmp/a~b", "data.root", "/tmp/a~b"),
+    ],
+)
+def test_texts_that_the_grammar_has_other_uses_for(mapped, line, path, value, tmp_path):
+    given = value.replace("/tmp", str(tmp_path))
+    if path == "data.root":
+        np.savez(f"{given}.npz", signals=np.ones((1, 8)), labels=["N"], fs=300)
+        line, given = line.replace("/tmp", str(tmp_path)) + ".npz", f"{given}.npz"
+    section, key = path.split(".")
+    assert mapped("data=arrays", line).config[section][key] == given

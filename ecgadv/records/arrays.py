@@ -31,7 +31,7 @@ from ecgadv.records.labels import (
 )
 from ecgadv.records.preprocessing import FS
 
-_RESERVED = ("fs", "labels", "ids", "lengths")
+_RESERVED = ("fs", "labels", "ids", "lengths", "units")
 
 _SAMPLE_HEADING = re.compile(r"[a-z_]{0,9}[\d.]+")
 """Heading of a column of samples: s0, sample_17, 0.004."""
@@ -106,7 +106,7 @@ def load(
 
     def build() -> RecordSet:
         if kind == ".npz":
-            rows, own = _read_npz(path, fs, labels if named is None else None, key, named)
+            rows, own = _read_npz(path, fs, labels if named is None else None, key, named, units)
         else:
             rows, own = _read_csv(path, fs, named)
         return _pack(rows, own, intake, named, f"data.root={root} data.units={units}")
@@ -157,6 +157,8 @@ def _pack(
 
 def _trim(signal: np.ndarray) -> np.ndarray:
     """Without the NaN padding at the end."""
+    if not len(signal):
+        return signal
     known = np.flatnonzero(~np.isnan(signal.reshape(len(signal), -1)).all(axis=1))
     return signal[: known[-1] + 1] if known.size else signal[:0]
 
@@ -167,6 +169,7 @@ def _read_npz(
     label_key: str | None,
     key: str | None,
     named: LabelTable | None,
+    units: str | None = None,
 ) -> tuple[list[_Row], float]:
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -195,6 +198,8 @@ def _read_npz(
                 f"data.fs={fs:g} contradicts {path}, which says fs={stored:g}: drop one"
             )
         fs = stored
+    if "units" in arrays and units is not None:
+        _same_unit(path, arrays["units"], units)
     if fs is None:
         raise DataError(f"{path} has no 'fs'; give the sampling rate in Hz as data.fs=…")
 
@@ -241,6 +246,19 @@ def _read_npz(
     texts = [text_of(value) for value in given.reshape(-1)]
     _agree(path, label_key, len(texts), len(signals))
     return list(zip(ids, texts, signals, strict=True)), fs
+
+
+def _same_unit(path: Path, said: np.ndarray, units: str) -> None:
+    """Raise where the file itself names another unit than ``data.units``."""
+    own = {_name(one) for one in said.reshape(-1)}
+    try:
+        agree = {conversion.mv_per_unit(one) for one in own} <= {conversion.mv_per_unit(units)}
+    except RecordError:
+        agree = False
+    if not agree and not conversion.is_unscaled(units):
+        raise DataError(
+            f"data.units={units} contradicts {path}, whose 'units' says {', '.join(sorted(own))}"
+        )
 
 
 def _name(value: Any) -> str:
@@ -327,19 +345,30 @@ def _csv_columns(path: Path, fields: Sequence[str]) -> tuple[int, int, list[int]
     if _samples(list(fields[2:])).ndim == 1 and (record, label) != (0, 1):
         return None
     others = [i for i in range(len(names)) if i not in (record, label)]
+    for what, at in (("id", record), ("label", label)):
+        first = names[others[0]] if at is None and others else ""
+        if first and _SAMPLE_HEADING.fullmatch(first) and first in ("s0", "s1", "0", "1"):
+            raise DataError(f"{path}: no column is called {what!r}; write id,label,{first},…")
     if record is None:
         record = others.pop(0)
     if label is None:
         label = others.pop(0)
     if others and others[0] < max(record, label) and not names[others[0]]:
         others.pop(0)  # The index that pandas writes has no heading.
-    odd = [fields[i] for i in others if names[i] and not _SAMPLE_HEADING.fullmatch(names[i])]
+    stems = Counter(_stem(names[i]) for i in others)
+    usual = stems.most_common(1)[0][0] if stems else None
+    odd = [fields[i] for i in others if names[i] and (usual is None or _stem(names[i]) != usual)]
     if odd:
         raise DataError(
             f"{path}: column {odd[0]!r} is neither the id, the label nor a sample (s0, s1, …); "
             "take it out"
         )
     return record, label, others if others != list(range(2, len(names))) else [2]
+
+
+def _stem(name: str) -> str | None:
+    """What headings of samples have in common: the letters before the number."""
+    return name.rstrip("0123456789.") if _SAMPLE_HEADING.fullmatch(name) else None
 
 
 def _samples(fields: list[str]) -> np.ndarray:

@@ -57,9 +57,18 @@ class _Zip(_Tree):
             self.archive = zipfile.ZipFile(place)
         except (zipfile.BadZipFile, OSError) as error:
             raise DataError(f"data.root={place} is not a readable zip file: {error}") from None
-        self.infos = {
-            PurePosixPath(i.filename).name: i for i in self.archive.infolist() if not i.is_dir()
-        }
+        self.infos: dict[str, zipfile.ZipInfo] = {}
+        for info in self.archive.infolist():
+            if info.is_dir():
+                continue
+            name = PurePosixPath(info.filename).name
+            twin = self.infos.setdefault(name, info)
+            ours = name.endswith((".mat", ".hea", ".csv"))
+            if ours and (twin.CRC, twin.file_size) != (info.CRC, info.file_size):
+                raise DataError(
+                    f"data.root={place} holds two different files {name}, {twin.filename} and "
+                    f"{info.filename}; give one of their folders"
+                )
         self.files = {name: info.filename for name, info in self.infos.items()}
         # PhysioNet serves the revised labels beside the archive, not in it.
         beside = place.with_name(LABEL_FILES[0])

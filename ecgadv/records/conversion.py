@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from fractions import Fraction
 from typing import Any
 
@@ -211,9 +212,10 @@ def amplitude(signal: np.ndarray, fs: float) -> tuple[float, float]:
     second = min(len(values), max(2, round(fs)))
     whole = values[: len(values) // second * second]
     pieces = whole.reshape(-1, second, values.shape[1])
-    with np.errstate(invalid="ignore"):
-        ranges = pieces.max(axis=1) - pieces.min(axis=1)
-    # A piece with a gap, or without any change, is none of the ECG.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a piece without any sample
+        ranges = np.nanmax(pieces, axis=1) - np.nanmin(pieces, axis=1)
+    # A piece without any sample, or without any change, is none of the ECG.
     ranges = np.where(ranges > 0, ranges, np.nan)
     usual, lively = [], []
     for lead in ranges.T:

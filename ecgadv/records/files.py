@@ -60,7 +60,7 @@ def content_key(paths: Iterable[Path]) -> str:
     for path in files:
         try:
             stats[path] = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a name with a zero byte in it
             continue
     whole = sum(stat.st_size for stat in stats.values()) <= _HASHED_UP_TO
     now = time.time()

@@ -41,6 +41,8 @@ def text_of(value: Any) -> str:
         value = value.item()
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value != value:
+        return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e18:
         value = int(value)
     text = str(value).strip()
@@ -263,7 +265,12 @@ def _columns(
     record = find_column(headings, RECORD_HEADINGS)
     label = find_column(headings, LABEL_HEADINGS)
     numbered = [i for i, name in enumerate(headings) if _NUMBERED.fullmatch(name)]
-    labels = [label] if label is not None else numbered
+    # Two columns of one name are several labels.
+    labels = (
+        numbered
+        if label is None
+        else [i for i, name in enumerate(headings) if name == headings[label]]
+    )
     if record is None and not labels:
         return None
     if not more and record is not None and not labels:

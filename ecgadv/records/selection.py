@@ -12,6 +12,7 @@ import numpy as np
 from ecgadv.errors import ConfigError
 from ecgadv.records import index_files
 from ecgadv.records.base import CLASSES, RecordSet, class_letter, class_name
+from ecgadv.records.preprocessing import N_SAMPLES
 
 SPLITS = ("all", "heldout", "train")
 
@@ -160,6 +161,7 @@ def select(
     correct: np.ndarray | None,
     selection: Selection,
     split: np.ndarray | None = None,
+    n: int = N_SAMPLES,
 ) -> np.ndarray:
     """Positions of the records to attack, in record order.
 
@@ -169,6 +171,7 @@ def select(
         selection: what is wanted.
         split: (R,) of ``"train"``, ``"heldout"`` or ``""``, as the victim's card says; needed where
             ``selection.split`` is not ``all``.
+        n: samples of an input: what lies behind them does not matter.
 
     Returns:
         (M,) int64 positions, ascending, M >= 1: those that are named, or of each class the first
@@ -209,7 +212,7 @@ def select(
         letter = str(records.labels[position])
         limit = limits[letter]
         # Usability reads the signal, so it is asked last and only as often as needed.
-        if (limit is None or taken[letter] < limit) and not records.unusable(int(position)):
+        if (limit is None or taken[letter] < limit) and not records.unusable(int(position), n):
             taken[letter] += 1
             chosen.append(int(position))
     if not chosen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -74,9 +75,16 @@ def load(
     if units is not None:
         conversion.check_units(units)
     mapped = check_label_map(label_map, classes)
+    if not labels:
+        raise DataError("data=wfdb needs data.labels=FILE, a table with rows record,label")
     table = read_label_file(folder / labels, f"data.labels={labels}")
     intake = Intake("wfdb", rate, mapped, classes, conversion.seconds(start), trim_zeros, units)
     paths = {record: _path(folder, record) for record in table.rows}
+    first: dict[str, str] = {}
+    for record, path in paths.items():
+        twin = first.setdefault(os.path.normpath(path), record)
+        if twin != record:
+            table.several.setdefault(record, f"it is the same record as {twin}")
     named = [file for path in paths.values() for file in wfdb_files.files_of(path)]
     told = (
         str(folder.resolve()), lead, units, intake.start, trim_zeros, rate, list(classes),
@@ -96,7 +104,9 @@ def _path(folder: Path, record: str) -> Path:
     """A record's path without suffix, as its name is meant."""
     for name in (record, record.replace("\\", "/")):
         path = folder / name
-        if path.with_name(f"{path.name}.hea").is_file():
+        if not path.name:
+            continue
+        if (path.parent / f"{path.name}.hea").is_file():
             return path
         # Many tables name a file of the record.
         if path.suffix.lower() in _SUFFIXES and path.with_suffix(".hea").is_file():
@@ -110,6 +120,7 @@ def _read(
     order: list[str] | None = None
     at_position: list[Counter[str]] = []
     assumed: list[str] = []
+    unsaid: list[str] = []
     for record, label in table.rows.items():
         try:
             if record in table.several:
@@ -125,12 +136,19 @@ def _read(
         at_position.append(Counter(_by_position(header, channels, lead)))
         if any(header.assumed_gain[i] for i in channels):
             assumed.append(record)
+        if header.assumed_fs:
+            unsaid.append(record)
         intake.add(record, letter, signal)
     notes = list(table.notes)
     if assumed:
         notes.append(
             f"{len(assumed)} records ({assumed[0]}, …) have a header without a gain: 200 units per "
             "mV, as WFDB takes it"
+        )
+    if unsaid:
+        notes.append(
+            f"{len(unsaid)} records ({unsaid[0]}, …) have a header without a sampling rate: 250 Hz "
+            "is what WFDB takes"
         )
     notes += _other_leads(at_position, lead)
     return intake.finish(f"data.root={root}", notes)
@@ -180,9 +198,23 @@ def _converted(
         return intake.convert(signal, fs, "mV")
     for signal, fs in found:
         intake.ends.look(record, signal, fs)
-    leads = [intake.convert(signal, fs, "mV") for signal, fs in found]
+    if intake.trim_zeros:
+        found = _trimmed(found)
+    leads = [
+        conversion.convert(signal, fs, "mV", intake.rate, intake.start) for signal, fs in found
+    ]
     samples = min(map(len, leads))
     return np.stack([one[:samples] for one in leads], axis=1)
+
+
+def _trimmed(found: Sequence[tuple[np.ndarray, float]]) -> list[tuple[np.ndarray, float]]:
+    """Leads of different rates without the time at both ends in which all of them are zero."""
+    ends = [(conversion.zero_ends(signal), len(signal), fs) for signal, fs in found]
+    first = min(zeros[0] / fs for zeros, _, fs in ends)
+    last = max((samples - zeros[1]) / fs for zeros, samples, fs in ends)
+    if first >= last:
+        raise RecordError("it holds zeros only")
+    return [(signal[round(first * fs) : round(last * fs)], fs) for signal, fs in found]
 
 
 def read_record(path: Path, lead: Lead = 0, rate: int = FS) -> np.ndarray:

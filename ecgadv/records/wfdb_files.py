@@ -36,6 +36,7 @@ class Header:
         units: of the leads, as they are written.
         per_frame: samples of each lead in a frame.
         assumed_gain: leads without a gain of their own, which WFDB reads as 200 units per mV.
+        assumed_fs: whether the header says no sampling rate, which WFDB reads as 250 Hz.
         segments: (name, frames) of the parts of a multi-segment record; empty for any other.
         is_variable: whether the first segment says which leads the others may have.
     """
@@ -49,11 +50,16 @@ class Header:
     assumed_gain: list[bool]
     segments: list[tuple[str, int]]
     is_variable: bool = False
+    assumed_fs: bool = False
+
+
+def _header_file(path: Path) -> Path:
+    return path.parent / f"{path.name}.hea"
 
 
 def _lines(path: Path) -> list[str]:
     """Lines of a header without comments; raises :class:`RecordError` where there is none."""
-    file = path.with_name(f"{path.name}.hea")
+    file = _header_file(path)
     if not file.is_file():
         raise RecordError("its .hea file is missing")
     refuse_pointer(file)
@@ -72,7 +78,7 @@ def _lines(path: Path) -> list[str]:
 
 def files_of(path: Path, depth: int = _MAX_DEPTH) -> Iterator[Path]:
     """Every file that a record consists of: its header, and what this names, segments included."""
-    yield path.with_name(f"{path.name}.hea")
+    yield _header_file(path)
     try:
         first, *others = _lines(path)
     except (RecordError, ValueError):
@@ -82,9 +88,9 @@ def files_of(path: Path, depth: int = _MAX_DEPTH) -> Iterator[Path]:
         if name == _GAP:
             continue
         if "/" not in first.split()[0]:
-            yield path.with_name(name)
+            yield path.parent / name
         elif depth:
-            yield from files_of(path.with_name(name), depth - 1)
+            yield from files_of(path.parent / name, depth - 1)
 
 
 def read_header(path: Path) -> Header:
@@ -106,22 +112,34 @@ def read_header(path: Path) -> Header:
     except Exception as error:  # wfdb raises many kinds on damaged headers
         raise RecordError(f"its .hea file cannot be read ({first_line(error)})") from None
     fs, frames = float(found.fs or 0), int(found.sig_len or 0)
+    assumed_fs = len(lines[0].split()) < 3
     if isinstance(found, wfdb.MultiRecord):
         segments = list(zip(map(str, found.seg_name), map(int, found.seg_len), strict=True))
         is_variable = bool(segments) and segments[0][1] == 0 and segments[0][0] != _GAP
         layout = next((name for name, _ in segments if name != _GAP), None)
         if layout is None:
             raise RecordError("its header names no segment with signals")
-        first = path.with_name(layout)
+        held = sum(length for _, length in segments)
+        if len(segments) != int(found.n_seg) or frames not in (0, held):
+            raise RecordError(f"its segments hold {held} samples, its header announces {frames}")
+        first = path.parent / layout
         if "/" in _lines(first)[0].split()[0]:
             raise RecordError(f"segment {layout}: it consists of segments itself")
         inner = read_header(first)
         return Header(
             path, fs, frames, inner.names, inner.units, inner.per_frame, inner.assumed_gain,
-            segments[1:] if is_variable else segments, is_variable,
+            segments[1:] if is_variable else segments, is_variable, assumed_fs,
         )  # fmt: skip
     signals = lines[1 : 1 + int(found.n_sig)]
+    if not signals or len(signals) != int(found.n_sig):
+        raise RecordError(
+            f"its header announces {found.n_sig} signals and describes {len(signals)}"
+        )
     written = [_gain_and_units(line) for line in signals]
+    for (gain, _), read in zip(written, found.adc_gain, strict=True):
+        # The wfdb package knows no capital E: 2.0E+02 would be 2.
+        if gain and not np.isclose(gain, read, rtol=1e-9):
+            raise RecordError(f"its header's gain {gain:g} is read as {read:g}; write it plainly")
     return Header(
         path,
         fs,
@@ -131,13 +149,16 @@ def read_header(path: Path) -> Header:
         [int(count or 1) for count in found.samps_per_frame or []],
         [gain == 0 for gain, _ in written],
         [],
+        assumed_fs=assumed_fs,
     )
 
 
 def _gain_and_units(line: str) -> tuple[float, str]:
     """Gain, 0 where it is left out, and units of a signal's line in a header."""
     fields = line.split()
-    match = re.match(r"(?P<gain>[+-]?[\d.]+(?:e[+-]?\d+)?)", fields[2] if len(fields) > 2 else "")
+    match = re.match(
+        r"(?P<gain>[+-]?[\d.]+(?:[eE][+-]?\d+)?)", fields[2] if len(fields) > 2 else ""
+    )
     units = fields[2].partition("/")[2] if match is not None else ""
     return float(match["gain"]) if match is not None else 0.0, units or _DEFAULT_UNITS
 
@@ -161,7 +182,7 @@ def channel(names: Sequence[str], lead: int | str) -> int:
             )
         if found:
             return found[0]
-    if text.lstrip("-").isdigit():
+    if re.fullmatch(r"-?[0-9]+", text):
         if 0 <= int(text) < len(names):
             return int(text)
         raise RecordError(f"it has {len(names)} leads, no lead {text} (counted from 0)")
@@ -230,7 +251,7 @@ def _segment(
     gaps = [np.full(frames * header.per_frame[i], np.nan) for i in channels]
     if name == _GAP or not frames:
         return gaps
-    part = read_header(header.path.with_name(name))
+    part = read_header(header.path.parent / name)
     if part.fs != header.fs:
         raise RecordError(f"it is at {part.fs:g} Hz, the record at {header.fs:g} Hz")
     if part.frames and part.frames != frames:
@@ -239,7 +260,8 @@ def _segment(
     for i in channels:
         wanted = header.names[i]
         if header.is_variable:
-            places.append(channel(part.names, wanted) if wanted in part.names else None)
+            has = wanted.strip().lower() in [one.strip().lower() for one in part.names]
+            places.append(channel(part.names, wanted) if has else None)
         else:
             if part.names[i : i + 1] != [wanted]:
                 own = ", ".join(part.names)
@@ -261,6 +283,8 @@ def _samples(header: Header, channels: Sequence[int], units: str | None) -> list
     factors = []
     for i in channels:
         try:
+            if units is None and conversion.is_unscaled(header.units[i]):
+                raise RecordError(f"its unit is {header.units[i]!r}, not one of V, mV, uV, nV")
             factors.append(conversion.mv_per_unit(header.units[i] if units is None else units))
         except RecordError as error:
             raise RecordError(

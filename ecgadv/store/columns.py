@@ -10,5 +10,10 @@ CASE_COLUMNS = (
 )  # fmt: skip
 """Columns of ``cases.csv``; those after ``message`` were added to the contract's first 20."""
 
+TEXT_COLUMNS = (
+    "case_id", "record", "source", "target", "predicted", "status", "message", "split",
+)  # fmt: skip
+"""Those of them that are texts, whatever they look like: a record may be called 007 or 1e3."""
+
 PART_KEYS = ("case_id", "delta", "scale_mv")
 """Arrays of ``perturbations.npz`` and of every part, a row for each ``ok`` case."""

@@ -49,7 +49,8 @@ class FolderLock:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock = FileLock(self.folder / self.name)
-                self._lock.acquire(timeout=timeout)
+                # Whoever looks whether it is taken holds it for a moment.
+                self._lock.acquire(timeout=max(timeout, 0.2))
             except NotImplementedError:
                 self._lock = SoftFileLock(self.folder / f"{self.name}.soft")
                 self._lock.acquire(timeout=timeout)

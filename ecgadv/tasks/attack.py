@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -43,7 +44,7 @@ from ecgadv.tasks.common import (
 )
 from ecgadv.tasks.type2 import Audience
 from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri, ui_command
-from ecgadv.victims.declared import declared
+from ecgadv.victims.declared import KEYS, Reading, declared
 from ecgadv.victims.loading import WEIGHTS, Victim
 from ecgadv.victims.pipeline import flatten, unflatten
 
@@ -153,7 +154,7 @@ def _run(
             tracker.start(dataset)
             predictions, frequencies = predict_all(cfg, victim, records, folder)
             show_frequencies(frequencies, records.name, victim.name)
-            unread = unusable_records(records, predictions)
+            unread = unusable_records(records, predictions, victim.n)
             heard, correct = None, predictions.correct
             if study.injected is not None:
                 heard = type2.audience(
@@ -163,7 +164,7 @@ def _run(
                 correct = heard.eligible
             else:
                 correct = _reaching(study, records, correct)
-            rows = select(records, correct, selection, predictions.split)
+            rows = select(records, correct, selection, predictions.split, victim.n)
             chosen = [(records.ids[i], int(i), str(records.labels[i])) for i in rows]
             specs = enumerate_cases(chosen, str(cfg["target"]), victim.classes)
             if heard is not None and heard.training:
@@ -274,7 +275,7 @@ def _is_done(
 def known_identity(cfg: Mapping[str, Any]) -> dict[str, str | None]:
     """What can be told of a run's identity without its victim; for a sweep before it starts."""
     use_caches(cfg)
-    reading = declared(cfg["victim"])
+    reading = declared(cfg["victim"]) if cfg["task"] != "train" else Reading()
     records = open_source(cfg["data"], instantiate, reading.fs, reading.classes)
     return {
         "attack_version": ATTACK_VERSION,
@@ -288,10 +289,18 @@ def _victim_file(cfg: Mapping[str, Any]) -> str | None:
     node = cfg["victim"]
     if not str(node.get("_target_", "")).startswith("ecgadv.") or node.get("name") == "torch":
         return None
+    if node.get("preprocess"):
+        return None  # What a function does is known when it is imported.
     path = Path(node["path"]) if node.get("path") else WEIGHTS / f"{node.get('name')}.npz"
     if not path.is_file():
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(path.read_bytes())
+    if node.get("path"):
+        # The card beside the file says what its outputs mean, and what it was trained on.
+        reading = declared(node)
+        told = [getattr(reading, key) for key in KEYS]
+        digest.update(json.dumps([told, (reading.card or {}).get("data")]).encode())
+    return digest.hexdigest()
 
 
 def _show_done(

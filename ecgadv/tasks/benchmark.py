@@ -64,7 +64,8 @@ class Bench:
         """The first correctly classified records of each class toward every target."""
         wanted = {**self.cfg["selection"], "per_class": per_class}
         chosen = Selection.from_config(wanted, self.victim.classes)
-        rows = select(self.records, self.predictions.correct, chosen, self.predictions.split)
+        known = self.predictions
+        rows = select(self.records, known.correct, chosen, known.split, self.victim.n)
         named = [(self.records.ids[i], int(i), str(self.records.labels[i])) for i in rows]
         return enumerate_cases(named, str(self.cfg["target"]), self.victim.classes)
 

@@ -75,11 +75,13 @@ def _note_skipped(gone: Sequence[tuple[str, str]], shown: int = 5) -> None:
         say(f"note: … and {len(gone) - shown} more records skipped (see cases.csv)")
 
 
-def unusable_records(records: RecordSet, predictions: Predictions) -> list[tuple[str, str, str]]:
-    """(name, label, reason) of records that were read but cannot be classified; noted, too."""
+def unusable_records(
+    records: RecordSet, predictions: Predictions, n: int
+) -> list[tuple[str, str, str]]:
+    """(name, label, reason) of records whose first n samples cannot be classified; noted, too."""
     gone = []
     for i in np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1)):
-        reason = records.unusable(int(i)) or "the victim's outputs on it are not finite"
+        reason = records.unusable(int(i), n) or "the victim's outputs on it are not finite"
         gone.append((records.ids[i], str(records.labels[i]), reason))
     _note_skipped([(name, reason) for name, _, reason in gone])
     return gone

@@ -137,7 +137,9 @@ def audience(
         )
     training = {}
     if cfg["universal"]:
-        training = _training_records(cfg, records, victim.classes, eligible, split, train_records)
+        training = _training_records(
+            cfg, records, victim.classes, eligible, split, train_records, n
+        )
     return Audience(eligible, training, cfg["evaluation"]["max_records"])
 
 
@@ -148,13 +150,14 @@ def _training_records(
     eligible: np.ndarray,
     split: np.ndarray,
     count: int,
+    n: int,
 ) -> dict[str, np.ndarray]:
     """The first ``count`` records of each source class that has a case.
 
     With ``universal=all`` so many in all, shared out evenly over the classes.
     """
     selection = replace(Selection.from_config(cfg["selection"], classes), per_class=count)
-    rows = select(records, eligible, selection, split)
+    rows = select(records, eligible, selection, split, n)
     found = {str(c) for c in records.labels[rows]}
     letters = [c for c in classes if c in found and class_name(c) != cfg["target"]]
     share = dict.fromkeys(letters, count)
@@ -167,7 +170,7 @@ def _training_records(
         if len(mine) < wanted or total <= wanted:
             raise ConfigError(
                 f"attack.train_records={count}: only {min(len(mine), total - 1)} correctly "
-                f"classified records of class {class_name(letter)} that last 30 s can be used"
+                f"classified records of class {class_name(letter)} that fill an input can be used"
             )
         if wanted:
             training[letter] = mine

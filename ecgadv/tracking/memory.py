@@ -27,6 +27,9 @@ def recall(file: Path, uri: str) -> dict[str, Any]:
     if found is None and sqlite_file(uri) is not None:
         gone = (k for k in kept if (old := sqlite_file(k)) is not None and not old.exists())
         found = kept.get(next(gone, ""))
+        if isinstance(found, dict):
+            # Another database that took its place has none of it.
+            found = {key: value for key, value in found.items() if key != "uploaded"}
     return found if isinstance(found, dict) else {}
 
 

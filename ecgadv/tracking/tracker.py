@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ecgadv.errors import ConfigError
+from ecgadv.store.columns import TEXT_COLUMNS
+from ecgadv.store.reading import check_whole
 from ecgadv.tracking import content, database, memory
 from ecgadv.tracking.description import description
 from ecgadv.tracking.messages import one_line, warn
@@ -26,6 +28,7 @@ STATUSES = ("FINISHED", "FAILED", "KILLED")
 
 _PROGRESS_SECONDS = 2.0  # at most one write of progress in this time
 _LOCKED_RETRIES = 5
+_JOB_TEXTS = ("job", "overrides")
 
 
 class NullTracker:
@@ -298,6 +301,7 @@ class Tracker(NullTracker):
         log_batch(api, run_id, metrics=followed, step=max(step, self._step))
         rows = content.read_cases(folder)
         if rows:
+            check_whole(folder / "cases.csv", len(rows))
             log_table(api, run_id, rows, "cases.json")
         for path, kept in content.artifacts(folder):
             api.log_artifact(run_id, str(path), kept or None)
@@ -337,7 +341,11 @@ def log_table(
     api: MlflowClient, run_id: str, rows: list[dict[str, Any]], artifact_file: str
 ) -> None:
     """Log a table of equal rows, with every digit; one that is there is replaced."""
-    columns = {key: [_cell(row.get(key)) for row in rows] for key in rows[0]}
+    columns = {
+        key: [row.get(key) if key in (*TEXT_COLUMNS, *_JOB_TEXTS) else _cell(row.get(key))
+              for row in rows]
+        for key in rows[0]
+    }  # fmt: skip
     if not any(item.path == artifact_file for item in api.list_artifacts(run_id)):
         # MLflow rounds to ten decimals and appends, but marks the file as a table for its UI.
         api.log_table(run_id, {key: cells[:1] for key, cells in columns.items()}, artifact_file)

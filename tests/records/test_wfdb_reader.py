@@ -129,3 +129,54 @@ def test_what_is_no_source(folder: Path, tmp_path: Path) -> None:
     (folder / "REFERENCE.csv").write_text("100\n")
     with pytest.raises(DataError, match=r"REFERENCE\.csv line 1 is not 'record,label'"):
         reader.load(folder)
+
+
+def plain(folder, name, header, *columns):
+    """A record of 16-bit columns under a header of its own."""
+    (folder / f"{name}.hea").write_text(header, encoding="utf-8")
+    np.stack(columns, 1).astype("<i2").tofile(folder / f"{name}.dat")
+
+
+def beat(samples=3000, fs=300):
+    return 800 * np.exp(-0.5 * ((np.arange(samples) / fs % 0.8 - 0.4) / 0.02) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("r 1 300 3000\n../other.dat 16 1000/mV 16 0 0 0 0 II\n", "cannot be read"),
+        ("r 0 300 3000\n", "announces 0 signals"),
+        ("r 2 300 3000\nr.dat 16 1000/mV 16 0 0 0 0 II\n", "announces 2 signals and describes 1"),
+        ("r 1 300 3000\nr.dat 16 2.0E+02/mV 16 0 0 0 0 II\n", "gain 200 is read as 2"),
+        ("r 1 300 3000\nr.dat 16 1000/none 16 0 0 0 0 II\n", "its unit is 'none'"),
+    ],
+)
+def test_a_header_that_cannot_be_meant_is_one_line(tmp_path, header, message):
+    plain(tmp_path, "r", header, beat())
+    with pytest.raises(RecordError, match=message) as caught:
+        reader.read_record(tmp_path / "r")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_header_without_a_rate_is_said(tmp_path):
+    plain(tmp_path, "r", "r 1\nr.dat 16 1000/mV 16 0 0 0 0 II\n", beat(3000, 250))
+    (tmp_path / "labels.csv").write_text("r,N\n")
+    found = reader.load(tmp_path, "labels.csv")
+    assert any("250 Hz" in note for note in found.notes)
+    assert found.lengths[0] == 3600
+
+
+def test_leads_of_two_rates_lose_the_same_seconds_of_zeros(tmp_path):
+    first, second = beat(3000), np.repeat(beat(3000), 2)
+    first[:300], second[:1800] = 0, 0
+    frames = np.column_stack([first, second[0::2], second[1::2]])
+    (tmp_path / "r.hea").write_text(
+        "r 2 300 3000\nr.dat 16 1000/mV 16 0 0 0 0 I\nr.dat 16x2 1000/mV 16 0 0 0 0 II\n"
+    )
+    frames.astype("<i2").tofile(tmp_path / "r.dat")
+    (tmp_path / "labels.csv").write_text("r,N\n")
+    found = reader.load(tmp_path, "labels.csv", lead="all", trim_zeros=True)[0].signal
+    own = np.flatnonzero(first.astype("<i2"))
+    assert len(found) == pytest.approx(own[-1] - own[0], abs=3)
+    later = slice(1600, 2500)
+    assert np.corrcoef(found[later, 0], found[later, 1])[0, 1] > 0.98
