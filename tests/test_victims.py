@@ -453,3 +453,19 @@ def test_a_torch_module_needs_its_backend():
         pytest.skip("runs on another backend")
     with pytest.raises(VictimError, match="needs backend=torch"):
         load_victim(Module())
+
+
+def test_what_an_included_victim_reads_cannot_be_said_otherwise():
+    with pytest.raises(VictimError, match=r"^n=5000: victim compact has n=9000$"):
+        load_victim("compact", n=5000, check=False)
+    with pytest.raises(VictimError, match=r"^fs=100: victim compact has fs=300$"):
+        load_victim("compact", fs=100, check=False)
+    assert load_victim("compact", n=9000, check=False).n == 9000
+
+
+@pytest.mark.parametrize("thing", [None, 3, "compactness", "x" * 5000, object()])
+def test_only_names_of_included_victims_are_such(thing):
+    from ecgadv.victims.declared import is_included
+
+    assert not is_included(thing)
+    assert is_included("compact")

@@ -58,7 +58,8 @@ class Reading:
 
 def is_included(name: Any) -> bool:
     """Whether a victim's weights come with the package."""
-    return (Path(__file__).parent / "weights" / f"{name}.npz").is_file()
+    known = (file.stem for file in (Path(__file__).parent / "weights").glob("*.npz"))
+    return isinstance(name, str) and name in known
 
 
 def card_beside(path: str | Path | None) -> dict[str, Any]:
