@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import IO, Any
 
 import numpy as np
@@ -317,7 +318,7 @@ def _tensorflow_kinds(compiled: Any, x: Any) -> set[str]:
 
     graph = compiled.get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph.as_graph_def()
     nodes = list(graph.node)
-    for function in graph.library.function:
+    for function in attrgetter("library.function")(graph):
         nodes += list(function.node_def)
     # Weights may be kept in fewer bits than they are computed with.
     held = ("ReadVariableOp", "Const", "Placeholder", "Identity")

@@ -128,6 +128,22 @@ def test_what_cannot_be_judged_is_one_line(attacked, tmp_path, capsys, options, 
     assert not list(tmp_path.glob("outputs/*/config.json"))
 
 
+def test_another_victim_does_not_judge_into_the_same_folder(attacked, tmp_path, capsys):
+    """A victim of the user's own code: its place stays, its weights do not."""
+    from ecgadv.store.identity import IDENTITY
+
+    code, folder = judge(attacked, tmp_path)
+    assert code == 0
+    stored = json.loads((folder / IDENTITY).read_text())
+    assert len(stored["victim"]) == 64
+    (folder / IDENTITY).write_text(json.dumps(stored | {"victim": "0" * 64}))
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    code, _ = judge(attacked, tmp_path)
+    assert code == 2
+    assert "the victim differs" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+
+
 def test_editing_for_a_device_of_unknown_onset(attacked, tmp_path):
     """type1 with deployment=local and eot=shift: a success is a rate of at least one half."""
     _, overrides, _ = attacked

@@ -225,7 +225,11 @@ def _read_npz(
                 "name it with data.key=…"
             )
     if "ids" in arrays:
-        ids = [_name(i) for i in arrays["ids"].reshape(-1)]
+        # A table of numbers has names such as 1.0, which a label file spells 1.
+        ids = [
+            _name(int(i) if isinstance(i, np.floating) and i == np.floor(i) else i)
+            for i in arrays["ids"].reshape(-1)
+        ]
         _agree(path, "ids", len(ids), len(signals))
         _unique(path, ids)
 

@@ -221,7 +221,7 @@ def _read(tree: _Tree, table: LabelTable, start: float) -> RecordSet:
     if len({s.dtype for _, _, s in records}) > 1:
         records = [(i, label, s.astype(np.float32)) for i, label, s in records]
     in_mv = [(record, signal / _UNITS_PER_MV) for record, _, signal in records]
-    odd = check_amplitudes(
+    odd, too_small = check_amplitudes(
         in_mv, FS, f"data.root={tree.place}", "correct the gain in the .hea files"
     )
     return RecordSet.pack(
@@ -229,7 +229,7 @@ def _read(tree: _Tree, table: LabelTable, start: float) -> RecordSet:
         [record for record in records if record[0] not in odd],
         gain=_UNITS_PER_MV,
         skipped=skipped | odd,
-        notes=[*table.notes, *ends.notes(None)],
+        notes=[*table.notes, *too_small, *ends.notes(None)],
     )
 
 

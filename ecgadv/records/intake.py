@@ -125,7 +125,8 @@ class Intake:
             )
         else:
             signals = [(record, signal) for record, _, signal in self.records]
-            odd = check_amplitudes(signals, self.rate, where)
+            odd, notes_of_small = check_amplitudes(signals, self.rate, where)
+            said += notes_of_small
             self.skipped |= odd
             self.records = [r for r in self.records if r[0] not in odd]
         said += self.ends.notes(self.trim_zeros)
@@ -158,7 +159,7 @@ def check_amplitudes(
     where: str,
     remedy: str = f"say their unit with data.units=… (V, mV, uV, nV, or {NO_SCALE} for values "
     "without a scale)",
-) -> dict[str, str]:
+) -> tuple[dict[str, str], list[str]]:
     """Records that no heart makes so large, and why; of a whole set it is the unit that is wrong.
 
     Args:
@@ -167,23 +168,34 @@ def check_amplitudes(
         where: begins the error: the option, and what says the unit.
         remedy: ends it: what to do.
 
+    Returns:
+        Those too large, with the reason; and a note where some are too small, which are kept.
+
     Raises:
         DataError: more than half of the records are too large, or too small, for an ECG.
     """
     found = {name: amplitude(signal, fs) for name, signal in signals}
     known = {name: both for name, both in found.items() if both[0] == both[0]}
     large = {name: usual for name, (usual, _) in known.items() if usual > LARGEST_MV}
-    small = [lively for _, lively in known.values() if lively < SMALLEST_MV]
-    for amplitudes in (list(large.values()), small):
+    small = {name: lively for name, (_, lively) in known.items() if lively < SMALLEST_MV}
+    for amplitudes in (list(large.values()), list(small.values())):
         if 2 * len(amplitudes) > len(known):
             raise DataError(
                 f"{where}: {len(amplitudes)} of {len(found)} records have an amplitude of about "
                 f"{float(np.median(amplitudes)):.3g} mV, which no ECG has; {remedy}"
             )
-    return {
+    notes = []
+    if small:
+        notes.append(
+            f"{len(small)} of {len(found)} records ({_few(list(small))}) move by less than "
+            f"{SMALLEST_MV:g} mV in their liveliest second; if their unit is another one, say "
+            "data.units"
+        )
+    odd = {
         name: f"its amplitude is about {usual:.3g} mV, which no ECG has (data.units)"
         for name, usual in large.items()
     }
+    return odd, notes
 
 
 def _few(names: Sequence[str], shown: int = 3) -> str:

@@ -74,14 +74,14 @@ def read_evaluation(folder: Path) -> pd.DataFrame | None:
     table = read_table(folder / "evaluation.csv")
     if table is None or not {"perturbation_case", "n_shifts", "success_rate"} <= set(table):
         return None
-    if table["n_shifts"].eq(1).all():
+    same = table["same_record"].astype(str).str.lower().eq("true")
+    if table["n_shifts"].eq(1).all() and same.all():
         return None
     if {"n_clean", "n_success"} <= set(table):
         trials, hits = table["n_clean"].astype(int), table["n_success"].astype(int)
     else:
         trials = table["n_shifts"].astype(int)
         hits = (table["success_rate"].astype(float) * trials).round().astype(int)
-    same = table["same_record"].astype(str).str.lower().eq("true")
     made = table["made_from"] if "made_from" in table else table["source"]
     kin = made.eq(table["source"]) | made.eq("any")
     kind = kin.map({True: "other_records", False: "other_classes"}).where(~same, "same_record")

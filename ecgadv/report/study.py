@@ -78,7 +78,10 @@ def _intervals(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _edited(cases: pd.DataFrame, shifts: int) -> dict[str, dict[str, Any]]:
-    """Pair -> rates of edited recordings over onsets, as :func:`rates` has them; ``all`` first."""
+    """Pair -> rates of edited recordings over onsets, as :func:`rates` has them; ``all`` first.
+
+    Of runs by version 1 of the attack, which have no ``evaluation.csv``: all onsets count.
+    """
     from ecgadv.evaluate.trials import rates
 
     rows = [

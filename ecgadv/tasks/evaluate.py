@@ -19,7 +19,7 @@ from ecgadv.evaluate.transfer import check_fit, rejudge, transfer_rates
 from ecgadv.evaluate.trials import trial_columns
 from ecgadv.report.tables import span, success_table
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
-from ecgadv.store.identity import IDENTITY
+from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.store.reading import AGAIN
 from ecgadv.tasks import reading, type2
 from ecgadv.tasks.common import only_standardised, open_victim, say, use_caches
@@ -69,7 +69,12 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     same_input(earlier, victim)
     # Read here: recordings that have changed are refused before anything is written.
     _ = earlier.lengths
+    refuse_other(folder, **_identity(cfg, victim))
     return partial(_run, cfg, folder, earlier, victim)
+
+
+def _identity(cfg: Mapping[str, Any], victim: Victim) -> dict[str, str]:
+    return {"signature": signature(cfg), "victim": victim.sha256}
 
 
 def _run(cfg: Mapping[str, Any], folder: Path, earlier: Run, victim: Victim) -> int:
@@ -79,7 +84,7 @@ def _run(cfg: Mapping[str, Any], folder: Path, earlier: Run, victim: Victim) -> 
         )
         with tracker:
             store.write_json("config.json", dict(cfg))
-            store.write_json(IDENTITY, {"signature": signature(cfg)})
+            store.write_json(IDENTITY, _identity(cfg, victim))
             data = earlier.summary.get("data", {})
             tracker.start({"name": data.get("name", ""), "digest": data.get("digest", ""),
                            "records": len(set(earlier.cases["record"])),

@@ -155,3 +155,25 @@ def test_what_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("p1,N\n")
     with pytest.raises(DataError, match="line 1: expected id,label,sample"):
         arrays.load(tmp_path / "x.csv", fs=300)
+
+
+def test_a_few_records_in_too_small_a_unit_are_said(tmp_path):
+    time = np.arange(3000) / 300
+    wave = np.exp(-0.5 * ((time % 0.8 - 0.4) / 0.02) ** 2)
+    signals = np.stack([wave, wave, wave, 0.002 * wave])
+    np.savez(tmp_path / "x.npz", signals=signals, labels=["N"] * 4, fs=300, ids=list("abcd"))
+    found = arrays.load(tmp_path / "x.npz")
+    assert len(found) == 4
+    (note,) = found.notes
+    assert note.startswith("1 of 4 records (d) move by less than 0.01 mV")
+    assert "data.units" in note
+
+
+def test_ids_that_are_whole_floats_are_the_names_of_a_label_file(tmp_path):
+    time = np.arange(3000) / 300
+    wave = np.exp(-0.5 * ((time % 0.8 - 0.4) / 0.02) ** 2)
+    np.savez(tmp_path / "x.npz", signals=np.stack([wave, wave]), fs=300, ids=np.array([1.0, 2.5]))
+    (tmp_path / "labels.csv").write_text("1,N\n2.5,A\n")
+    found = arrays.load(tmp_path / "x.npz", labels="labels.csv")
+    assert found.ids == ["1", "2.5"]
+    assert found.labels.tolist() == ["N", "A"]

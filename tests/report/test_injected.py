@@ -101,9 +101,14 @@ def test_other_classes_are_told_apart(run):
 
 def test_runs_without_onsets_have_no_such_result(run):
     assert injected.read_evaluation(run) is None
-    write(run, [row | {"n_shifts": 1, "n_clean": 1, "n_success": 1} for row in rows()])
+    once = [row | {"n_shifts": 1, "n_clean": 1, "n_success": 1} for row in rows()]
+    # Edited recordings are tried on themselves only.
+    write(run, [row for row in once if row["same_record"] == "true"])
     assert injected.read_evaluation(run) is None
     assert injected.write_figure(run) == []
+    # A signal that was tried on others at one onset each is a result.
+    write(run, once)
+    assert len(injected.read_evaluation(run)) == 24
 
 
 def test_the_report_shows_them_as_tile_table_and_figure(run, readable):
