@@ -11,6 +11,7 @@ GROUPS = (
     "task",
     "data",
     "victim",
+    "defence",
     "threat_model",
     "deployment",
     "metric",

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "ecgadv"
 
 LAYERS = (
-    "records", "victims", "threat", "arguments", "attacks", "study", "evaluate", "store",
+    "records", "victims", "threat", "arguments", "attacks", "defences", "study", "evaluate", "store",
     "tracking", "report", "api", "tasks",
 )  # fmt: skip
 """From the bottom to the top: a module imports from its own layer and those before it."""
