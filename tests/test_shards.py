@@ -159,7 +159,7 @@ def test_a_damaged_part_of_a_share_is_not_taken_over(tmp_path):
 )
 def test_a_share_that_makes_no_sense_is_one_line(tmp_path, monkeypatch, argv, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         config.compose_checked(argv)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -16,11 +16,11 @@ import numpy as np
 
 from ecgadv import __version__, backend
 from ecgadv.attacks.base import Attack
-from ecgadv.config import instantiate, signature
 from ecgadv.errors import ConfigError, EcgadvError
 from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
 from ecgadv.evaluate.cases import case_rows, left_out, skipped_record
+from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
 from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
@@ -29,6 +29,7 @@ from ecgadv.report.write import write_report
 from ecgadv.store import RunStore, part_files, success_pairs, write_csv
 from ecgadv.store.files import read_object
 from ecgadv.store.identity import refuse_other
+from ecgadv.store.signature import signature
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.study import Chunk, Study, goals
 from ecgadv.tasks import type2

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from ecgadv import backend
-from ecgadv.api import make_attack
-from ecgadv.config import instantiate, signature
+from ecgadv.attacks.registry import make_attack
 from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.benchmark import Row, compare
 from ecgadv.evaluate.predictions import Predictions
+from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
 from ecgadv.records.selection import Selection, select
 from ecgadv.report import benchmark as report
@@ -37,6 +37,7 @@ from ecgadv.report import style
 from ecgadv.report.progress import Progress
 from ecgadv.store import FolderLock, write_atomic
 from ecgadv.store.identity import IDENTITY, refuse_other
+from ecgadv.store.signature import signature
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.judge import Judge
 from ecgadv.study.study import Chunk, Solver, Study, goals

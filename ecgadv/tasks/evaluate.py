@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ecgadv.config import signature
 from ecgadv.errors import ConfigError, StoreError, VictimError
 from ecgadv.evaluate.summary import rate
 from ecgadv.evaluate.transfer import check_fit, rejudge, transfer_rates
@@ -21,6 +20,7 @@ from ecgadv.report.tables import span, success_table
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
 from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.store.reading import AGAIN
+from ecgadv.store.signature import signature
 from ecgadv.tasks import reading, type2
 from ecgadv.tasks.common import only_standardised, open_victim, say, use_caches
 from ecgadv.tracking import open_tracker

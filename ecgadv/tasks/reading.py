@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ecgadv.config import signature
 from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.reading import JOINED_COLUMNS, join, read_answers, read_key, score
 from ecgadv.report import data, style
 from ecgadv.report.reading import FOLDER, KEY, scores_figure, write_study
 from ecgadv.store import write_atomic, write_csv
 from ecgadv.store.identity import IDENTITY
+from ecgadv.store.signature import signature
 from ecgadv.tracking.content import run_folders
 
 WORDS = {"detect": "altered?", "closest": "closest?"}

@@ -15,6 +15,7 @@ from ecgadv.errors import VictimError
 from ecgadv.records.base import CLASSES
 from ecgadv.records.preprocessing import FS, N_SAMPLES
 from ecgadv.victims.pipeline import flatten, standardise, standardise_array
+from ecgadv.victims.rebuilding import rebuilt
 
 PREDICT_BATCH = 32
 """Fixed batch shape of verification, so that nothing is traced twice."""
@@ -230,8 +231,6 @@ class Victim:
             return self
         if self.model is None:
             raise VictimError(f"precision={precision}: victim {self.name} is no Keras model")
-        from ecgadv.victims.keras_models import rebuilt
-
         # The last layer keeps its precision, so that logits are not rounded.
         twin = rebuilt(self.model, f"mixed_{precision}", keep=self.model.layers[-1])
         coarse = copy.copy(self)
