@@ -23,7 +23,7 @@ from helpers import (
 )
 
 from ecgadv import cli, config, store
-from ecgadv.errors import StoreError
+from ecgadv.errors import ConfigError, StoreError
 from ecgadv.store import FolderLock, RunStore
 
 PLAN = {"identity": {"signature": "s"}, "size": 2, "chunks": [["a", "b"], ["c", "d"]]}

@@ -20,7 +20,7 @@ from helpers import (
     wait_for,
 )
 
-from ecgadv import backend, cli, config
+from ecgadv import backend, config
 from ecgadv.cli import sweeps
 from ecgadv.config import overrides
 from ecgadv.errors import BackendError, ConfigError

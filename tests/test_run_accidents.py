@@ -20,7 +20,7 @@ import pytest
 from helpers import small_world, status_of, table, without_times
 
 from ecgadv import cli, config
-from ecgadv.errors import RefusedError, StoreError, VictimError
+from ecgadv.errors import ConfigError, RefusedError, StoreError, VictimError
 from ecgadv.records import cache
 from ecgadv.store import FolderLock, load_run
 from ecgadv.store.identity import holds_results, stored_identity

@@ -8,7 +8,7 @@ import pytest
 from helpers import small_world, status_of, table, without_times
 
 from ecgadv import cli, config, store
-from ecgadv.errors import BusyError, StoreError
+from ecgadv.errors import BusyError, ConfigError, StoreError
 from ecgadv.store import FolderLock, RunStore
 
 COMMON = ("batch_size=4", "attack.steps=4", "metric=diff")
