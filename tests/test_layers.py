@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "ecgadv"
 
 LAYERS = (
-    "records", "victims", "threat", "arguments", "attacks", "defences", "study", "evaluate", "store",
-    "tracking", "report", "reader_study", "api", "tasks",
+    "records", "victims", "threat", "arguments", "attacks", "defences", "study", "evaluate",
+    "store", "tracking", "report", "reader_study", "api", "tasks",
 )  # fmt: skip
 """From the bottom to the top: a module imports from its own layer and those before it."""
 
