@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ecgadv"
 
 LAYERS = (
     "errors", "environment", "spelling", "making", "backend", "records", "victims", "threat",
-    "arguments", "attacks", "defences", "study", "evaluate", "store", "tracking", "report", "tasks",
+    "arguments", "attacks", "defences", "study", "evaluate", "store", "tracking", "report",
+    "reader_study", "tasks",
     "config", "cli", "api",
 )  # fmt: skip
 """From the bottom to the top: a module imports from its own layer and those before it."""
@@ -55,6 +56,11 @@ def test_the_walk_sees_the_package():
     assert ("ecgadv.records.base", "RecordSet", True) in {
         (m, n, line > 0) for m, n, line in imports(PACKAGE / "records" / "cinc2017.py")
     }
+
+
+def test_no_module_is_long():
+    lengths = {relative(file): len(file.read_text("utf-8").splitlines()) for file in FILES}
+    assert [name for name, lines in lengths.items() if lines > 400] == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=relative)
