@@ -102,7 +102,7 @@ def test_curves_of_pairs_partition_that_of_all_cases():
         counted = sum(c.at(budget) * c.n for pair, c in found.items() if pair != "all")
         assert counted == pytest.approx(found["all"].at(budget) * found["all"].n)
     rows = curves.curve_rows(found)
-    assert tuple(rows[0]) == curves.CURVE_COLUMNS
+    assert tuple(rows[0]) == tuple(curves.CURVES.columns)
     assert [r["n_success"] for r in rows if r["pair"] == "A>N"] == [1, 2]
     assert not [r for r in rows if r["pair"] == "N>A"]
 

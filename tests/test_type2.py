@@ -14,8 +14,8 @@ from ecgadv.errors import ConfigError, DataError
 from ecgadv.evaluate.trials import (
     rates,
     summarise_evaluation,
-    trial_columns,
     trial_row,
+    trial_table,
 )
 from ecgadv.report import study
 from ecgadv.study.cases import ANY, CaseSpec
@@ -106,7 +106,7 @@ def test_rows_count_the_readings_of_every_class():
     read = [0] + 6 * [1] + 2 * [2] + [3]
     trial = trial_of(at(0), at(*read), 0, 1)
     row = trial_row(classes, spec, "R2", "A", False, trial)
-    assert [row[c] for c in trial_columns()] == [
+    assert [row[c] for c in trial_table().columns] == [
         "R1_A_to_N", "R2", "A", "N", False, 10, 1, 6, 2, 1, 0.6, "A", 10, 6
     ]  # fmt: skip
     away = trial_of(at(0), at(*read), 0, UNTARGETED)
@@ -224,7 +224,7 @@ def finished(place):
 def test_a_run_leaves_the_files_of_the_contract(finished):
     cases, evaluation = table(finished / "cases.csv"), table(finished / "evaluation.csv")
     assert len(cases) == 2
-    assert tuple(evaluation[0]) == trial_columns()
+    assert tuple(evaluation[0]) == tuple(trial_table().columns)
     run = ecgadv.load_run(finished)
     for case in cases:
         mine = [r for r in evaluation if r["perturbation_case"] == case["case_id"]]

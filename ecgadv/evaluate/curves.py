@@ -17,15 +17,19 @@ import numpy as np
 
 from ecgadv.evaluate import statistics
 from ecgadv.evaluate.statistics import wilson_band
+from ecgadv.evaluate.tables import Table
 
 COLUMN_OF_METRIC = {"l2": "d_l2", "diff": "d_smooth", "diffl2": "d_smooth_l2"}
 """The column of ``cases.csv`` that an attack under a metric makes small."""
 
-CURVE_COLUMNS = (
-    "pair", "budget", "n", "n_success", "success_rate", "ci_low", "ci_high", "wilson_low",
-    "wilson_high",
+CURVES = Table(
+    {
+        "pair": str, "budget": float, "n": int, "n_success": int, "success_rate": float,
+        "ci_low": float, "ci_high": float, "wilson_low": float, "wilson_high": float,
+    },
+    empty=frozenset({"ci_low", "ci_high"}),
 )  # fmt: skip
-"""Columns of ``robustness.csv``; the interval over records is empty where there are too few."""
+"""``robustness.csv``; the interval over records is empty where there are too few."""
 
 BAND_DRAWS = 500
 """Draws of a band: every one is a curve of its own."""

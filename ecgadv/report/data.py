@@ -10,6 +10,7 @@ import numpy as np
 from ecgadv.errors import EcgadvError, StoreError
 from ecgadv.evaluate.curves import COLUMN_OF_METRIC
 from ecgadv.records.base import CLASSES
+from ecgadv.store.columns import CASES
 from ecgadv.store.reading import check_whole
 from ecgadv.tracking.content import read_json
 
@@ -71,19 +72,9 @@ def read_cases(folder: Path) -> pd.DataFrame:
     Raises:
         StoreError: there is none, or it is no table of cases.
     """
-    import pandas as pd
-
     file = folder / "cases.csv"
     try:
-        # "NA" may be a record's name; only an empty cell or nan is a missing value.
-        cases = pd.read_csv(
-            file,
-            dtype={
-                c: str for c in ("case_id", "record", "source", "target", "predicted", "message")
-            },
-            keep_default_na=False,
-            na_values=["", "nan", "NaN"],
-        )
+        cases = CASES.frame(file)
     except FileNotFoundError:
         raise StoreError(f"{folder} holds no cases.csv; give the folder of an attack run") from None
     except (OSError, ValueError) as error:
@@ -93,6 +84,9 @@ def read_cases(folder: Path) -> pd.DataFrame:
         raise StoreError(f"{file} lacks the column {sorted(missing)[0]}")
     check_whole(file, len(cases))
     cases["success"] = cases["success"].astype(str).str.lower() == "true"
+    # Shown as missing, whether a cell is text or number; "NA" may be a record's name.
+    texts = [name for name in CASES.texts if name in cases]
+    cases[texts] = cases[texts].where(cases[texts] != "")
     return cases
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecgadv.evaluate.trials import HISTORY, SHIFTS, trial_table
 from ecgadv.records.preprocessing import FS
 from ecgadv.report import style
 from ecgadv.threat.transforms import FrontEnd
@@ -27,16 +28,12 @@ KINDS = {
 
 
 def read_table(file: Path) -> pd.DataFrame | None:
-    """A CSV file with rows; None where there is none."""
-    import pandas as pd
-
+    """A table that lies beside ``cases.csv``, with rows; None where there is none."""
     if not file.is_file():
         return None
-    # Names stay texts: 007 and 7 are two recordings.
-    names = ("perturbation_case", "victim_record", "source", "target", "predicted", "made_from",
-             "case_id")  # fmt: skip
-    table = pd.read_csv(file, keep_default_na=False, dtype=dict.fromkeys(names, str))
-    return table if len(table) else None
+    table = {"shifts.csv": SHIFTS, "history.csv": HISTORY}.get(file.name) or trial_table()
+    found = table.frame(file)
+    return found if len(found) else None
 
 
 def _hits(shifts: pd.DataFrame) -> pd.Series:

@@ -172,7 +172,7 @@ def _run(
             result |= _robustness(store, setup, folder)
             if study.judge.channel.moving:
                 result["evaluation"] = type2.export(
-                    folder, store.rows(), victim.classes, cfg["seed"]
+                    folder, store.beside(), victim.classes, cfg["seed"]
                 )
             if heard is not None:
                 result["training_records"] = {
@@ -359,5 +359,5 @@ def _robustness(store: RunStore, setup: Setup, folder: Path) -> dict[str, Any]:
         return {}
     rows = store.rows()
     steps = curves.curve_rows(curves.pair_curves(rows, column))
-    write_csv(folder / "robustness.csv", steps, curves.CURVE_COLUMNS)
+    write_csv(folder / "robustness.csv", steps, curves.CURVES)
     return {"robustness": curves.robustness(rows, column)}

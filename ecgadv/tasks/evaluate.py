@@ -14,8 +14,9 @@ import numpy as np
 
 from ecgadv.errors import ConfigError, StoreError, VictimError
 from ecgadv.evaluate.summary import rate
+from ecgadv.evaluate.tables import Row
 from ecgadv.evaluate.transfer import check_fit, rejudge, transfer_rates
-from ecgadv.evaluate.trials import trial_columns
+from ecgadv.evaluate.trials import trial_table
 from ecgadv.reader_study import commands as reader_study
 from ecgadv.report.tables import span, success_table
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
@@ -93,9 +94,9 @@ def _run(cfg: Mapping[str, Any], folder: Path, earlier: Run, victim: Victim) -> 
             if earlier.config.get("threat_model") == "type2":
                 rows, more = type2.try_again(cfg, earlier, victim, folder)
             else:
-                rows = judge_run(cfg, earlier, victim)
+                table, rows = judge_run(cfg, earlier, victim)
                 more = {"transfer": transfer_rates(rows)}
-                write_csv(folder / "evaluation.csv", rows, trial_columns(victim.classes))
+                write_csv(folder / "evaluation.csv", table, trial_table(victim.classes))
             result = _summary(cfg, earlier, victim, rows) | more
             store.write_json("summary.json", result)
             _show(rows)
@@ -139,8 +140,8 @@ def same_input(earlier: Run, victim: Victim) -> None:
     check_fit(victim, stored.to_dict("records"), earlier.delta.shape[1:])
 
 
-def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> list[dict[str, Any]]:
-    """Rows of ``evaluation.csv`` for every stored perturbation of a run, in its order."""
+def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> tuple[list[Row], list[Row]]:
+    """Rows of ``evaluation.csv`` for every stored perturbation of a run, and what rates count."""
     table = earlier.cases.set_index("case_id")
     names = [str(name) for name in earlier.case_ids]
     cases = [{"case_id": name, **table.loc[name].to_dict()} for name in names]
@@ -152,7 +153,7 @@ def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> list[dict
 
 
 def _summary(
-    cfg: Mapping[str, Any], earlier: Run, victim: Victim, rows: list[dict[str, Any]]
+    cfg: Mapping[str, Any], earlier: Run, victim: Victim, rows: list[Row]
 ) -> dict[str, Any]:
     counted = [row for row in rows if row["status"] != "skipped"]
     overall = rate(counted)
@@ -178,7 +179,7 @@ def _summary(
     }
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _show(rows: list[Row]) -> None:
     import pandas as pd
     from rich.console import Console
 

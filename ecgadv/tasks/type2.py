@@ -11,12 +11,16 @@ import numpy as np
 
 from ecgadv.errors import ConfigError, DataError, StoreError
 from ecgadv.evaluate.predictions import predict
+from ecgadv.evaluate.tables import Row
 from ecgadv.evaluate.trials import (
-    SHIFT_COLUMNS,
+    HISTORY,
+    SHIFTS,
+    Beside,
     shift_rows,
     summarise_evaluation,
-    trial_columns,
     trial_row,
+    trial_table,
+    verdict_row,
 )
 from ecgadv.records.base import RecordSet, class_name
 from ecgadv.records.selection import Selection, select
@@ -201,7 +205,7 @@ def tried(
     spec: CaseSpec,
     p: np.ndarray,
     own: Trial | None,
-) -> tuple[dict[str, Any], Trial]:
+) -> tuple[Beside, Trial]:
     """One perturbation on the recordings that it is for.
 
     Args:
@@ -213,8 +217,8 @@ def tried(
         own: the verdict on its own record; None of a universal one.
 
     Returns:
-        Its rows of ``evaluation.csv`` and ``shifts.csv`` under those names, and its verdict: on its
-        own record, of a universal one on the unseen records of the class it was made from.
+        Its rows of ``evaluation.csv`` and ``shifts.csv``, and its verdict: on its own record, of a
+        universal one on the unseen records of the class it was made from.
     """
     victim, classes = judge.victim, judge.victim.classes
     target = UNTARGETED if spec.target == ANY else classes.index(spec.target)
@@ -228,40 +232,42 @@ def tried(
     rows = [trial_row(classes, spec, *one) for one in found]
     judged = [one for one in found if one[2] or (spec.universal and spec.source in (one[1], ANY))]
     shifts = [row for one in judged for row in shift_rows(classes, spec, one[0], one[3])]
-    return {"evaluation": rows, "shifts": shifts}, (
-        pooled([one[3] for one in judged]) if judged else untried(len(classes))
-    )
+    verdict = pooled([one[3] for one in judged]) if judged else untried(len(classes))
+    return Beside(rows, shifts), verdict
 
 
-def signal_cells(
-    p: np.ndarray, free: np.ndarray, scale: np.ndarray, spec: CaseSpec, outcome: Outcome, row: int
-) -> dict[str, Any]:
-    """Cells of ``cases.csv`` that only injected signals have, and the loss of every iteration.
+def signal_cells(p: np.ndarray, free: np.ndarray, scale: np.ndarray, spec: CaseSpec) -> Row:
+    """Cells of ``cases.csv`` that only injected signals have.
 
     Args:
         p: (leads·n,) the signal, lead after lead.
         free: (n,) 1 where it may differ from 0.
         scale: mV per standardised unit, of several leads (leads,).
         spec: the case.
-        outcome: of its chunk.
-        row: of the case in it.
     """
     scales = np.asarray(scale, np.float64).reshape(-1, 1)
     signal = p.astype(np.float64).reshape(len(scales), -1)
     samples = len(scales) * free.sum()
-    cells: dict[str, Any] = {
+    cells: Row = {
         "mean_power": float((signal**2).sum() / samples),
         "rms_mv": float(((signal * scales) ** 2).sum() / samples) ** 0.5,
         "peak_mv": float(np.abs(signal * scales).max()),
         "n_records": max(1, spec.universal),
     }
-    if outcome.history is not None:
-        curve = outcome.history[row]
-        picks = np.unique(np.linspace(0, len(curve) - 1, HISTORY_POINTS).astype(int))
-        cells["history"] = [[int(k) + 1, round(float(curve[k]), 6)] for k in picks]
     if spec.universal:
         cells["message"] = f"universal: made from {spec.universal} records"
     return cells
+
+
+def learning(spec: CaseSpec, outcome: Outcome, row: int) -> Beside:
+    """The loss curve of one case of a chunk, where the attack keeps one."""
+    if outcome.history is None:
+        return Beside()
+    curve = outcome.history[row]
+    picks = np.unique(np.linspace(0, len(curve) - 1, HISTORY_POINTS).astype(int))
+    points = [(int(k) + 1, round(float(curve[k]), 6)) for k in picks]
+    name = spec.case_id
+    return Beside(history=[{"case_id": name, "iteration": k, "loss": v} for k, v in points])
 
 
 def lines(evaluation: Mapping[str, Any]) -> list[str]:
@@ -292,7 +298,7 @@ def lines(evaluation: Mapping[str, Any]) -> list[str]:
 
 def try_again(
     cfg: Mapping[str, Any], earlier: Run, victim: Victim, folder: Path
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[Row], dict[str, Any]]:
     """Try the stored perturbations of a run under ``cfg``'s ``evaluation``, ``seed`` and victim.
 
     Returns:
@@ -319,11 +325,12 @@ def try_again(
             for letter, names in trained.items()
         }
         heard = replace(heard, training=training)
-        table = earlier.cases.set_index("case_id")
-        rows: list[dict[str, Any]] = []
+        cases = earlier.cases.set_index("case_id")
+        rows: list[Row] = []
+        tables: list[Beside] = []
         with Progress("trying perturbations", len(earlier.delta)) as progress:
             for case_id, p in zip(earlier.case_ids, earlier.delta, strict=True):
-                case = table.loc[str(case_id)]
+                case = cases.loc[str(case_id)]
                 name, source, target = (str(case[k]) for k in ("record", "source", "target"))
                 spec = CaseSpec(name, records.index(name), source, target)
                 own = None
@@ -332,21 +339,13 @@ def try_again(
                 else:
                     own = _own_trial(judge, records, spec, p)
                 signal = flatten(p[None])[0]
-                tables, verdict = tried(judge, records, heard, spec, signal, own)
-                rows.append(
-                    tables
-                    | {
-                        "case_id": spec.case_id, "record": spec.record, "source": source,
-                        "target": spec.target, "success": verdict.success,
-                        "status": "ok" if verdict.exists else "skipped",
-                        "success_rate": verdict.rate, "n_shifts": judge.shifts,
-                        "n_clean": verdict.n_clean, "n_success": verdict.n_success,
-                    }
-                )  # fmt: skip
+                table, verdict = tried(judge, records, heard, spec, signal, own)
+                tables.append(table)
+                rows.append(verdict_row(spec, verdict, judge.shifts))
                 progress.update(len(rows))
     except DataError as error:
         raise StoreError(f"{earlier.folder}: {error}") from None
-    more = {"evaluation": export(folder, rows, victim.classes, cfg["seed"])}
+    more = {"evaluation": export(folder, Beside.joined(tables), victim.classes, cfg["seed"])}
     return rows, more | {"deployment": settings["deployment"]}
 
 
@@ -380,19 +379,10 @@ def _others(heard: Audience, records: RecordSet, spec: CaseSpec) -> list[int]:
     return chosen
 
 
-def export(
-    folder: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str], seed: int
-) -> dict[str, Any]:
+def export(folder: Path, tables: Beside, classes: Sequence[str], seed: int) -> dict[str, Any]:
     """Write ``evaluation.csv``, ``shifts.csv`` and ``history.csv``; the summary's part of them."""
-    evaluation = [e for row in rows for e in row.get("evaluation", ())]
-    write_csv(folder / "evaluation.csv", evaluation, trial_columns(classes))
-    shifts = [s for row in rows for s in row.get("shifts", ())]
-    write_csv(folder / "shifts.csv", shifts, SHIFT_COLUMNS)
-    history = [
-        {"case_id": row["case_id"], "iteration": k, "loss": value}
-        for row in rows
-        for k, value in row.get("history", ())
-    ]
-    if history:
-        write_csv(folder / "history.csv", history, ("case_id", "iteration", "loss"))
-    return summarise_evaluation(evaluation, seed) if evaluation else {}
+    write_csv(folder / "evaluation.csv", tables.evaluation, trial_table(classes))
+    write_csv(folder / "shifts.csv", tables.shifts, SHIFTS)
+    if tables.history:
+        write_csv(folder / "history.csv", tables.history, HISTORY)
+    return summarise_evaluation(tables.evaluation, seed) if tables.evaluation else {}
