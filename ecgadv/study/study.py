@@ -26,6 +26,7 @@ from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
 from ecgadv.threat.transforms import FrontEnd, draw_views
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import valid_mask
+from ecgadv.victims.twin import ITSELF, about_twin, twin_of
 
 MOST_ROUNDS = 1024
 """Sets of views drawn for an injected case at most; a longer attack goes round them."""
@@ -173,6 +174,11 @@ class Study:
         """Arithmetic of the gradients and why, see :func:`choose_precision`."""
         return choose_precision(wanted, self.attack, self.victim, total, size)
 
+    @property
+    def differentiated(self) -> str:
+        """What the attack differentiates, see :func:`ecgadv.victims.twin.about_twin`."""
+        return about_twin(self.victim) if isinstance(self.attack, Attack) else ITSELF
+
     def objective(self, victim: Victim, width: int) -> Objective:
         """What the attack optimises, on the victim or on a twin of it in another precision.
 
@@ -188,11 +194,14 @@ class Study:
         """The compiled attack on chunks of ``width`` cases, kept for the next ones."""
         key = (width, precision)
         if key not in self._solvers:
-            exact = self.objective(self.victim, width)
+            # Solvers of other libraries get the network as it is.
+            own = isinstance(self.attack, Attack)
+            victim = twin_of(self.victim) if own else self.victim
+            exact = self.objective(victim, width)
             problem = Problem(exact, self.metric, self.seed)
             if precision != "float32":
-                twin = self.objective(self.victim.with_precision(precision), width)
-                problem = Problem(twin, self.metric, self.seed, exact)
+                coarse = self.objective(twin_of(self.victim, precision), width)
+                problem = Problem(coarse, self.metric, self.seed, exact)
             self._solvers[key] = Engine(self.attack, problem).run
         return self._solvers[key]
 

@@ -47,7 +47,7 @@ from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri,
 from ecgadv.victims.declared import KEYS, Reading, declared
 from ecgadv.victims.loading import WEIGHTS, Victim
 
-ATTACK_VERSION = "2"
+ATTACK_VERSION = "3"
 """Part of a run's identity; changes with anything that changes what an attack finds."""
 
 VERSIONED = ("ecgadv", "hydra-core", "mlflow", "numpy", "scipy")
@@ -305,8 +305,9 @@ def _plan(
     size = setup.study.size(cfg["batch_size"], total)
     names = [s.case_id for s in specs]
     precision, why = setup.study.precision(cfg["precision"], total, size)
-    if cfg["precision"] == "auto" and not store.parts:
-        say(f"precision: {precision} ({why})")
+    gradients = f"{precision} ({why}), of {setup.study.differentiated}"
+    if not store.parts:
+        say(f"gradients: {gradients}")
     plan = store.plan(
         {
             "identity": {
@@ -317,6 +318,7 @@ def _plan(
             },
             "victim_file": _victim_file(cfg),
             "precision": precision,
+            "gradients": gradients,
             "size": size,
             "chunks": [names[i : i + size] for i in range(0, len(names), size)],
         }
@@ -348,6 +350,7 @@ def _summary(
         "attack": setup.study.attack.name,
         "batch_size": plan["size"],
         "precision": plan["precision"],
+        "gradients": plan["gradients"],
         "versions": versions,
     }
 
