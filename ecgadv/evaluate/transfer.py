@@ -13,7 +13,7 @@ from ecgadv.evaluate.summary import rate
 from ecgadv.evaluate.trials import trial_row
 from ecgadv.study.cases import ANY, CaseSpec
 from ecgadv.study.judge import Judge
-from ecgadv.threat.objectives import UNTARGETED
+from ecgadv.threat.goals import UNTARGETED
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
 
