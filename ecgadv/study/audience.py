@@ -54,7 +54,7 @@ class Audience:
         return np.array([(starts[s.source], len(self.trained_on(s))) for s in specs])
 
     def others(self, records: RecordSet, spec: CaseSpec) -> list[int]:
-        """Unseen records: of the perturbation's class; of a universal one's, the other classes too."""
+        """Unseen records of the perturbation's class; of a universal one the other classes too."""
         seen = {spec.position}
         if spec.universal:
             seen = {int(i) for i in self.trained_on(spec)}

@@ -46,7 +46,7 @@ from ecgadv.tasks.common import (
 )
 from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri, ui_command
 from ecgadv.victims.declared import KEYS, Reading, declared
-from ecgadv.victims.loading import WEIGHTS, Victim
+from ecgadv.victims.loading import WEIGHTS
 from ecgadv.victims.pipeline import flatten, unflatten
 
 ATTACK_VERSION = "2"

@@ -149,10 +149,8 @@ class Channel:
         whole = signal.shape[-1]
         rows = xp.reshape(signal, (-1, whole // leads))
         if self.moving:
-            repeated = (
-                xp.repeat(part, leads, axis=0) for part in (onsets, spans) if part is not None
-            )
-            rows = shift(rows, *repeated)
+            each = (part for part in (onsets, spans) if part is not None)
+            rows = shift(rows, *(xp.repeat(part, leads, axis=0) for part in each))
         else:
             rows = rows[:, None]
         if filtered:

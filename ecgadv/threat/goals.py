@@ -1,8 +1,8 @@
 """What counts as reached: one margin a case, and the only definition of success.
 
-A reading reaches its goal where the margin is at least ``SUCCESS_MARGIN``·max(1, max|Z|), so that no
-rounding, backend or batch size turns it over; solvers aim for a little more. Judges read margins of
-arrays in float64, solvers those of tensors; both come from :meth:`Goal.margin`.
+A reading reaches its goal where the margin is at least ``SUCCESS_MARGIN``·max(1, max|Z|), so that
+no rounding, backend or batch size turns it over; solvers aim for a little more. Judges read margins
+of arrays in float64, solvers those of tensors; both come from :meth:`Goal.margin`.
 """
 
 from __future__ import annotations
