@@ -65,6 +65,7 @@ def test_defaults_are_the_documented_ones(compose):
         "task": "attack",
         "data": "synthetic",
         "victim": "compact",
+        "defence": "none",
         "threat_model": "type1",
         "deployment": "cloud",
         "metric": "l2",

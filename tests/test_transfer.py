@@ -78,7 +78,7 @@ def test_the_table_of_a_folder(tmp_path):
         (folder / "summary.json").write_text(json.dumps(summary))
     (tmp_path / "summary.json").write_text("{}")
     result = subprocess.run(
-        [sys.executable, str(REPO / "docs/transfer_table.py"), str(tmp_path)], text=True,
+        [sys.executable, str(REPO / "tools/transfer_table.py"), str(tmp_path)], text=True,
         capture_output=True, env=environment(), check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

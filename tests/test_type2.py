@@ -466,7 +466,7 @@ def test_the_documentations_figure_takes_several_sweeps_as_one(finished, tmp_pat
     import runpy
     import sys
 
-    script = Path(__file__).parents[1] / "docs" / "make_study_figure.py"
+    script = Path(__file__).parents[1] / "tools" / "make_study_figure.py"
     sweeps = [sweep_of(tmp_path / t, finished, [f"target={t}"]) for t in ("N", "O")]
     file = tmp_path / "both.png"
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, sweeps), str(file)])

@@ -11,7 +11,7 @@ from ecgadv.evaluate.beats import TOLERANCE, agreement, r_peaks
 from ecgadv.evaluate.perceptibility import ECG_BAND
 from ecgadv.records.preprocessing import FS
 from ecgadv.report import style
-from ecgadv.report.figures import GAIN, Strip, checked_length, limits, stack, window
+from ecgadv.report.paper import GAIN, Strip, checked_length, limits, stack, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

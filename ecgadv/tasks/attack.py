@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -17,23 +17,23 @@ import numpy as np
 from ecgadv import __version__, backend
 from ecgadv.attacks.base import Attack
 from ecgadv.config import instantiate, signature
-from ecgadv.errors import ConfigError, EcgadvError
+from ecgadv.errors import ConfigError
 from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
-from ecgadv.evaluate.cases import case_rows, left_out, skipped_record
+from ecgadv.evaluate.cases import skipped_record
 from ecgadv.records.base import RecordSet
 from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
-from ecgadv.report.progress import Progress
 from ecgadv.report.write import write_report
 from ecgadv.store import RunStore, part_files, success_pairs, write_csv
 from ecgadv.store.files import read_object
 from ecgadv.store.identity import refuse_other
-from ecgadv.study.audience import Audience, audience, universal_specs
+from ecgadv.study.audience import audience, universal_specs
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.setting import open_study
-from ecgadv.study.study import Chunk, Study, goals
+from ecgadv.study.study import Study
 from ecgadv.tasks import type2
+from ecgadv.tasks.chunks import Setup, attack_all
 from ecgadv.tasks.common import (
     open_records,
     open_victim,
@@ -47,29 +47,11 @@ from ecgadv.tasks.common import (
 from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri, ui_command
 from ecgadv.victims.declared import KEYS, Reading, declared
 from ecgadv.victims.loading import WEIGHTS
-from ecgadv.victims.pipeline import flatten, unflatten
 
 ATTACK_VERSION = "2"
 """Part of a run's identity; changes with anything that changes what an attack finds."""
 
 VERSIONED = ("ecgadv", "hydra-core", "mlflow", "numpy", "scipy")
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything an attack run is made of.
-
-    Attributes:
-        records: of the data source.
-        study: attack, victim and judge.
-        splits: record name -> ``train`` or ``heldout``.
-        heard: recordings of injected signals; None where recordings are edited.
-    """
-
-    records: RecordSet
-    study: Study
-    splits: Mapping[str, str]
-    heard: Audience | None = None
 
 
 def run(cfg: Mapping[str, Any], folder: Path) -> int:
@@ -165,7 +147,7 @@ def _run(
             known = {s.case_id: s for s in specs}
             chunks = [[known[name] for name in chunk] for chunk in plan["chunks"]]
             mine = range(share[0] - 1, len(chunks), share[1])
-            _attack_all(store, setup, chunks, mine, tracker, str(plan["precision"]))
+            attack_all(store, setup, chunks, mine, tracker, str(plan["precision"]))
             if is_split:
                 return _end_share(cfg, store, chunks, mine)
             gone = [skipped_record(i, "", reason) for i, reason in records.skipped.items()]
@@ -327,93 +309,6 @@ def _plan(
     if again:
         say(f"note: {again} cases had failed with an error: attacked again")
     return plan
-
-
-def _attack_all(
-    store: RunStore,
-    setup: Setup,
-    chunks: list[list[CaseSpec]],
-    mine: range,
-    tracker: NullTracker,
-    precision: str,
-) -> None:
-    """Attack every chunk of ``mine`` that is not stored yet."""
-    total = sum(len(chunks[number]) for number in mine)
-    width = max(len(chunk) for chunk in chunks)
-    stored = [row for row in store.rows() if row["target"]]
-    if stored:
-        say(f"resuming: {len(stored)} of {total} cases are stored")
-    absent = sum(row["status"] == "skipped" for row in stored)
-    cases, won = len(stored) - absent, sum(bool(row["success"]) for row in stored)
-    study = setup.study
-    with Progress(f"{study.attack.name} {study.metric.name}", total) as progress:
-        for number in mine:
-            if number in store.parts:
-                continue
-
-            def tick(
-                finished: int, step: int, base: int = cases, gone: int = absent, hits: int = won
-            ) -> None:
-                rate = f"success {hits}/{base}" if base else "first batch"
-                progress.update(min(base + gone + finished, total), f"{rate}, step {step}")
-
-            rows, delta, scale = _attack_chunk(setup, chunks[number], width, precision, tick)
-            store.add(number, rows, delta, scale)
-            store.export()
-            cases += sum(row["status"] != "skipped" for row in rows)
-            absent += sum(row["status"] == "skipped" for row in rows)
-            won += sum(bool(row["success"]) for row in rows)
-            progress.update(cases + absent, f"success {won}/{cases}")
-            tracker.progress(
-                cases, {"cases_done": cases, "success_so_far": won / cases if cases else 0.0}
-            )
-    none = [row for row in store.rows() if row["status"] == "skipped" and row["target"]]
-    if none:
-        say(
-            f"note: {len(none)} of {total} cases are left out (status skipped in cases.csv), "
-            f"such as {none[0]['case_id']}: {none[0]['message']}"
-        )
-
-
-def _attack_chunk(
-    setup: Setup, specs: list[CaseSpec], width: int, precision: str, tick: Any
-) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
-    """Rows, perturbations and mV scales of one chunk; an error becomes rows that say so."""
-    study, heard = setup.study, setup.heard
-    victim = study.victim
-    try:
-        batch = setup.records.batch([s.position for s in specs], victim.n, victim.over)
-        chunk = Chunk(
-            flatten(batch.x), batch.lengths, *goals(specs, victim.classes),
-            seen=heard.seen(specs) if heard else None,
-        )  # fmt: skip
-        outcome = study.run(chunk, width=width, precision=precision, tick=tick)
-        extras: list[dict[str, Any]] = []
-        verdicts = []
-        for i, spec in enumerate(specs):
-            own = outcome.trials[i] if outcome.trials else None
-            verdict, cells = own, {}
-            if outcome.status[i] == "ok" and study.judge.channel.moving:
-                everyone = heard or Audience(np.zeros(len(setup.records), bool), {})
-                tables, verdict = type2.tried(
-                    study.judge, setup.records, everyone, spec, outcome.delta[i], own
-                )
-                cells = {"target_rate": verdict.rate, **tables}
-                if heard:
-                    cells |= type2.signal_cells(
-                        outcome.delta[i], study.own, batch.scale_mv[i], spec, outcome, i
-                    )
-            verdicts.append(verdict)
-            extras.append(cells)
-        splits = [setup.splits[s.record] for s in specs]
-        rows = case_rows(victim, specs, batch, outcome, splits, verdicts, extras)
-    except (EcgadvError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        say(f"error: {specs[0].case_id} and {len(specs) - 1} more cases failed: {reason}")
-        rows = [left_out(spec, "failed", reason) for spec in specs]
-        return rows, np.zeros((0, *victim.shape)), np.zeros(0)
-    kept = np.array([row["status"] == "ok" for row in rows])
-    return rows, unflatten(outcome.delta, victim.leads)[kept], batch.scale_mv[kept]
 
 
 def _summary(

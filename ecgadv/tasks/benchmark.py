@@ -11,13 +11,9 @@ import hashlib
 import importlib.util
 import inspect
 import json
-import os
-import platform
 import re
 import shlex
 import sys
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +37,7 @@ from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.judge import Judge
 from ecgadv.study.study import Chunk, Solver, Study, goals
 from ecgadv.tasks.common import open_records, open_victim, predict_all, say
+from ecgadv.tasks.metering import Meter, machine
 from ecgadv.threat import metrics
 from ecgadv.threat.metrics import Quadratic
 from ecgadv.victims.loading import Victim
@@ -306,37 +303,6 @@ def _add_chunk(bench: Bench, method: Method, row: Row, chunk: list[CaseSpec], si
     )
 
 
-class Meter:
-    """Time and the largest resident memory of this process while a block runs.
-
-    Memory is looked at every 50 ms.
-    """
-
-    seconds = cpu_seconds = before = peak = 0.0
-
-    def __enter__(self) -> Meter:
-        import psutil
-
-        self._process = psutil.Process()
-        self.before = self.peak = self._process.memory_info().rss / 1e6
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        self._started, self._busy = time.perf_counter(), time.process_time()
-        return self
-
-    def _look(self) -> None:
-        while not self._stop.wait(0.05):
-            self.peak = max(self.peak, self._process.memory_info().rss / 1e6)
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self._started
-        self.cpu_seconds = time.process_time() - self._busy
-        self._stop.set()
-        self._thread.join()
-        self.peak = max(self.peak, self._process.memory_info().rss / 1e6)
-
-
 def setting_of(victim: Victim, records: RecordSet, case_ids: Sequence[str]) -> dict[str, Any]:
     """What rows that may be compared have in common, and the digest of their cases."""
     return {
@@ -367,22 +333,6 @@ def stored_rows(folder: Path) -> list[Row]:
     """Every readable row of a folder."""
     rows = [read_row(file) for file in sorted(folder.glob("*.json"))]
     return [row for row in rows if row is not None]
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and versions."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        pass
-    return {
-        "processor": name,
-        "cores": os.cpu_count(),
-        "device": backend.device_kind(),
-        "versions": backend.versions() | {"python": platform.python_version()},
-    }
 
 
 def _write(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ecgadv.config import instantiate
+from ecgadv.defences import defend
 from ecgadv.errors import DataError, VictimError
 from ecgadv.evaluate.predictions import (
     Predictions,
@@ -94,6 +95,9 @@ def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Vic
         VictimError: it reads another number of leads than the records have, or cannot be used.
     """
     victim = load_victim(instantiate(cfg["victim"]))
+    node = cfg["defence"]
+    options = {key: value for key, value in node.items() if key != "name"}
+    victim = defend(victim, instantiate(node), node["name"], options)
     for note in victim.notes:
         say(f"note: victim {victim.name}: {note}")
     reading = declared(cfg["victim"])

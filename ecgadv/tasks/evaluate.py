@@ -17,12 +17,13 @@ from ecgadv.errors import ConfigError, StoreError, VictimError
 from ecgadv.evaluate.summary import rate
 from ecgadv.evaluate.transfer import check_fit, rejudge, transfer_rates
 from ecgadv.evaluate.trials import trial_columns
+from ecgadv.reader_study import commands as reader_study
 from ecgadv.report.tables import span, success_table
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
 from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.store.reading import AGAIN
 from ecgadv.study.setting import Setting
-from ecgadv.tasks import reading, type2
+from ecgadv.tasks import type2
 from ecgadv.tasks.common import only_standardised, open_victim, say, use_caches
 from ecgadv.tracking import open_tracker
 from ecgadv.victims.loading import Victim
@@ -54,7 +55,7 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     """Open the earlier run and the victim; nothing is written before what is returned is called."""
     wanted = cfg.get("evaluate") or {}
     if wanted.get("study"):
-        return partial(reading.evaluate, cfg, folder)
+        return partial(reader_study.evaluate, cfg, folder)
     named = wanted.get("run")
     if not named:
         raise ConfigError("task=evaluate needs evaluate.run=FOLDER (of an attack run)")

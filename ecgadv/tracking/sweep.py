@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgadv.tracking import content, database, memory, views
-from ecgadv.tracking.tracker import log_batch, log_table, next_step
 from ecgadv.tracking.uris import artifact_root, resolve_uri
+from ecgadv.tracking.writing import log_batch, log_table, next_step
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -206,6 +206,18 @@ class Victim:
             padded[row, : len(values)] = values
         return self.logits(self.standardise_array(flatten(padded), own))
 
+    def behind(self, change: Callable[[Any], Any]) -> Victim:
+        """The same network on changed inputs, not yet checked.
+
+        Args:
+            change: differentiable map of standardised tensors (B, n, leads) to the same shape; it
+                comes before the victim's own ``preprocess``.
+        """
+        changed, own = copy.copy(self), self.preprocess
+        changed.preprocess = change if own is None else lambda signal: own(change(signal))
+        changed.checked, changed._compiled = False, None
+        return changed
+
     def with_precision(self, precision: str) -> Victim:
         """The same network computing in ``bfloat16`` (weights and logits stay float32).
 

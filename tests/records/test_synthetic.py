@@ -5,6 +5,7 @@ from scipy.signal import find_peaks, welch
 
 from ecgadv.errors import DataError
 from ecgadv.records import FS, RecordSet, synthetic
+from ecgadv.records.synthetic import rhythms, waves
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +70,14 @@ def test_the_recursion_solves_the_models_three_equations() -> None:
 
     times = rr / 2 + rr * np.arange(5)
     rows = [np.tile(v, (5, 1)) for v in (tau, s, h)]
-    slope = synthetic._forcing(times, *rows, t)
-    ours = synthetic.integrate(slope, 0.05 * np.sin(2 * np.pi * 0.25 * t))
+    slope = waves._forcing(times, *rows, t)
+    ours = waves.integrate(slope, 0.05 * np.sin(2 * np.pi * 0.25 * t))
     assert exact.max() == pytest.approx(1.0, abs=0.15)
     np.testing.assert_allclose(ours, exact, atol=0.02)
 
 
 def test_the_tachogram_has_the_papers_two_peaks() -> None:
-    rr = synthetic.tachogram(np.random.default_rng(0), 2000, 0.85, 0.05, 0.5, 0.25)
+    rr = rhythms.tachogram(np.random.default_rng(0), 2000, 0.85, 0.05, 0.5, 0.25)
     assert rr.mean() == pytest.approx(0.85, abs=1e-3)
     assert rr.std() == pytest.approx(0.05, rel=0.01)
     f, power = welch(rr - rr.mean(), 4, nperseg=1024)
@@ -86,9 +87,9 @@ def test_the_tachogram_has_the_papers_two_peaks() -> None:
 
 
 def test_beats_fall_where_the_phase_turns() -> None:
-    np.testing.assert_allclose(np.diff(synthetic._beats(np.full(81, 0.8), 0.3)), 0.8, rtol=1e-9)
+    np.testing.assert_allclose(np.diff(rhythms._beats(np.full(81, 0.8), 0.3)), 0.8, rtol=1e-9)
     slowing = np.linspace(0.5, 1.5, 161)
-    beats = synthetic._beats(slowing, 0.0)
+    beats = rhythms._beats(slowing, 0.0)
     at = np.interp((beats[1:] + beats[:-1]) / 2, np.arange(161) / 4, slowing)
     np.testing.assert_allclose(np.diff(beats), at, rtol=0.01)
 
@@ -115,7 +116,7 @@ def test_fibrillatory_waves_lie_between_4_and_9_hz() -> None:
     for seed in range(8):
         rng = np.random.default_rng(seed)
         t = np.arange(60 * FS) / FS
-        f, power = welch(synthetic._fibrillatory_waves(rng, t), FS, nperseg=1024)
+        f, power = welch(waves._fibrillatory_waves(rng, t), FS, nperseg=1024)
         assert 4 <= f[np.argmax(power)] <= 9
         assert power[(f > 3) & (f < 10)].sum() > 0.6 * power.sum()
 
@@ -123,7 +124,7 @@ def test_fibrillatory_waves_lie_between_4_and_9_hz() -> None:
 def test_other_rhythms_are_what_they_are_called() -> None:
     seen = set()
     for seed in range(80):
-        rhythm = synthetic._other(np.random.default_rng(seed), 33.0, False)
+        rhythm = rhythms._other(np.random.default_rng(seed), 33.0, False)
         rr = np.diff(rhythm.times)
         assert np.all(rr > 0.2), "no beat within the refractory period of another"
         rate = 60 / np.median(rr)

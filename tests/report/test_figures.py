@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ecgadv.report import data, figures, style
+from ecgadv.report import data, figures, paper, style
 
 MM = 25.4
 
@@ -46,7 +46,7 @@ def ink(figure):
 def test_paper_has_true_proportions(gain, start):
     figure = style.new_figure(300, 120)
     low, high = -10 / gain, 20 / gain
-    axes = figures.ecg_paper_axes(figure, 5, 5, 10, low, high, start=start, gain=gain)
+    axes = paper.ecg_paper_axes(figure, 5, 5, 10, low, high, start=start, gain=gain)
     assert size_mm(axes) == pytest.approx((10.4 * 25, 30))
     for gid, step, across, up in (("grid-1mm", 1, 261, 31), ("grid-5mm", 5, 53, 7)):
         vertical, horizontal = grid_of(axes, gid)
@@ -148,8 +148,8 @@ def test_padding_is_not_drawn(record):
 def test_the_window_shown_is_the_one_most_perturbed():
     delta = np.zeros(9000, np.float32)
     delta[6000:6300] = 1
-    assert 11 <= figures.busiest_start(delta, 9000, 10.0) <= 20
-    assert figures.busiest_start(delta, 2000, 10.0) == 0.0
+    assert 11 <= paper.busiest_start(delta, 9000, 10.0) <= 20
+    assert paper.busiest_start(delta, 2000, 10.0) == 0.0
 
 
 @pytest.mark.parametrize("shape", [(9000, 1), (8000,)])

@@ -12,9 +12,10 @@ import pytest
 from fake_run import config, write_run
 
 from ecgadv.errors import StoreError
-from ecgadv.evaluate.reading import join, read_answers, read_key, score
+from ecgadv.reader_study import page as study
+from ecgadv.reader_study.answers import join, read_answers, read_key
+from ecgadv.reader_study.scores import score
 from ecgadv.report import data
-from ecgadv.report import reading as study
 
 METRICS = ("l2", "diff", "diffl2")
 

@@ -2,7 +2,7 @@
 
     python run.py -m metric=l2,diff,diffl2 data=cinc2017 data.root=training2017.zip \
         "selection.records=[A00271]" target=N
-    python docs/make_figures.py multirun_outputs/<the sweep's folder> docs/images
+    python tools/make_figures.py multirun_outputs/<the sweep's folder> docs/images
 
 The second command takes the sweep's folder, as the first one prints it, and writes
 ``before_after.png`` (the job with ``metric=diff``) and ``metrics.png`` (all jobs).

@@ -2,7 +2,7 @@
 
     python run.py -m metric=l2,diff,diffl2
     python run.py task=report sweep=multirun_outputs/SWEEP
-    python docs/make_screenshots.py multirun_outputs/SWEEP docs/images
+    python tools/make_screenshots.py multirun_outputs/SWEEP docs/images
 
 SWEEP is the folder that the first command prints. Needs the extra ``docs``, Chromium and its driver
 (Debian: ``apt-get install chromium chromium-driver``). An MLflow server is started on a free port

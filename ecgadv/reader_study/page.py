@@ -1,4 +1,4 @@
-"""A blinded reading study: a page that runs offline, its key, and the figure of its scores.
+"""A blinded reading study: a page that runs offline, and its key.
 
 The page holds signals under names that mean nothing; which of them was altered, and how, is in the
 key, a file of its own that readers are not given. Every reader sees a recording once in the first
@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgadv.errors import StoreError
-from ecgadv.evaluate.reading import KEY_FORMAT
+from ecgadv.reader_study.answers import KEY_FORMAT
 from ecgadv.records.base import CLASSES
 from ecgadv.records.preprocessing import FS
-from ecgadv.report import data, pictures, style
-from ecgadv.report.figures import GAIN, busiest_start, limits, strip_gain
+from ecgadv.report import data, pictures
+from ecgadv.report.paper import GAIN, busiest_start, limits, strip_gain
+from ecgadv.store import write_atomic
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 FOLDER = "reading_study"
 """Where page and key lie, in the folder of the run or sweep."""
@@ -275,14 +276,12 @@ def write_study(
         "records": len(found), "metrics": {m: str(run) for m, run in runs.items()},
         "trials": behind,
     }  # fmt: skip
-    assets = resources.files("ecgadv.report")
-    text = {kind: assets.joinpath(f"reading.{kind}").read_text("utf-8") for kind in ("css", "js")}
+    assets = resources.files("ecgadv.reader_study")
+    text = {kind: assets.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js")}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(assets.joinpath("reading.html").read_text("utf-8"))
+    template = environment.from_string(assets.joinpath("page.html").read_text("utf-8"))
     # Encoded as a whole: nothing of a trial can be read in the page's source.
     payload = base64.b64encode(json.dumps(content, separators=(",", ":")).encode()).decode()
-    from ecgadv.store import write_atomic
-
     place = folder / FOLDER
     try:
         place.mkdir(exist_ok=True)
@@ -293,55 +292,3 @@ def write_study(
     write_atomic(place / PAGE, page)
     write_atomic(place / KEY, json.dumps(key, indent=1) + "\n")
     return place / PAGE, place / KEY
-
-
-@style.styled
-def scores_figure(scores: Mapping[str, Any]) -> Figure:
-    """What readers noticed, by metric: shares with 95 % intervals, and what chance gives.
-
-    Broad bar: bootstrap over readers and recordings; thin line: Wilson's. Line ids: ``share NAME``,
-    ``resampled NAME``, ``wilson NAME``, ``chance``.
-
-    Args:
-        scores: see :func:`ecgadv.evaluate.reading.score`.
-    """
-    panels = [
-        (kind, words)
-        for kind, words in (
-            ("detect", "which was altered? right answers"),
-            ("closest", "closest to the original: chosen"),
-        )
-        if kind in scores
-    ]
-    rows = max(len(scores[kind]) for kind, _ in panels)
-    figure = style.new_figure(22 + 78 * len(panels), 26 + 9 * rows)
-    for k, (kind, words) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), k + 1)
-        names = list(scores[kind])
-        for row, metric in enumerate(names):
-            mine = scores[kind][metric]
-            colour = style.metric_series(metric, row)["color"]
-            if mine["ci95_readers_records"][0] is not None:
-                (wide,) = axes.plot(
-                    mine["ci95_readers_records"], [row, row], color=colour, linewidth=5, alpha=0.3,
-                    solid_capstyle="butt",
-                )  # fmt: skip
-                wide.set_gid(f"resampled {metric}")
-            (narrow,) = axes.plot(mine["ci95"], [row, row], color=colour, linewidth=1.2)
-            narrow.set_gid(f"wilson {metric}")
-            (dot,) = axes.plot([mine["share"]], [row], "o", ms=5, color=colour)
-            dot.set_gid(f"share {metric}")
-        chance = 0.5 if kind == "detect" else 1 / len(names)
-        axes.axvline(chance, color="black", linewidth=0.7, linestyle=":").set_gid("chance")
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-        axes.set_ylim(rows - 0.4, -0.6)
-        axes.set_yticks(range(len(names)), [f"{m} ({scores[kind][m]['n']})" for m in names])
-        axes.set_title(words, loc="left", fontsize=8, pad=4)
-        axes.set_xlabel("share of answers (dotted: chance)")
-        axes.grid(axis="x", linewidth=0.4, color=style.GRID)
-        axes.set_axisbelow(True)
-    figure.subplots_adjust(
-        left=0.26 / len(panels), right=0.98, bottom=13 / (26 + 9 * rows), top=0.86, wspace=0.35
-    )
-    return figure

@@ -1,7 +1,7 @@
 """Draw the figure of a study for the documentation, in print resolution.
 
     python run.py -m experiment=type2_window target=N "selection.source=[A]"
-    python docs/make_study_figure.py multirun_outputs/<the sweep's folder> … docs/images/windows.png
+    python tools/make_study_figure.py multirun_outputs/<the sweep> … docs/images/windows.png
 
 Several sweeps of the same study are drawn as one.
 """

@@ -2,7 +2,7 @@
 
     python run.py -m metric=l2,diff,diffl2 data=cinc2017 data.root=training2017.zip \
         selection.per_class=5 selection.split=heldout
-    python docs/perceptibility_table.py multirun_outputs/<the sweep's folder> --images docs/images
+    python tools/perceptibility_table.py multirun_outputs/<the sweep's folder> --images docs/images
 
 With ``--images`` it draws ``spectra.png`` and ``beats.png`` there. Columns are computed anew from
 the stored perturbations, so runs of earlier versions will do.

@@ -1,6 +1,6 @@
 """Train the 34-layer network on a CPU, its convolutions computed in the frequency domain.
 
-    python benchmarks/train_resnet34.py outputs/resnet34 data=cinc2017 data.root=training2017.zip
+    python recipes/train_resnet34.py outputs/resnet34 data=cinc2017 data.root=training2017.zip
 
 Needs PyTorch. A convolution of 16 taps costs 16 products an output and pair of channels; cut into
 overlapping tiles of 64 samples and done as complex products of their spectra (overlap-save, any
@@ -11,7 +11,7 @@ The stages of the training see crops of growing length. The last layer is tied o
 trained: it sees the mean over all instants, which the network's flattening layer with the same
 weights at every instant computes too. The targets are the labels mixed with the answers of the
 included compact victim to the same crop, whose training saw the same records and no held-out one.
-The folder gets ``victim.keras`` and ``victim.json``, for ``benchmarks/ship_victim.py``; a training
+The folder gets ``victim.keras`` and ``victim.json``, for ``recipes/ship_victim.py``; a training
 that was stopped goes on at the epoch that it was in.
 """
 

@@ -1,7 +1,7 @@
 """Print the paper's table of 36 cells from a sweep over the three metrics, and draw it.
 
     python run.py -m experiment=type1_table_cpu data=cinc2017 data.root=training2017.zip
-    python docs/paper_table.py multirun_outputs/<the sweep's folder> docs/images/paper_table.png
+    python tools/paper_table.py multirun_outputs/<the sweep's folder> docs/images/paper_table.png
 
 Each cell: successes of cases, the 95 % interval over recordings and Wilson's, and the median of the
 distance that the metric minimises with its quartiles.

@@ -1,6 +1,6 @@
 """Print the README's table of results from folders of runs and sweeps.
 
-python docs/results_table.py outputs multirun_outputs
+python tools/results_table.py outputs multirun_outputs
 
 Every ``summary.json`` below the folders gives one row, runs of the same data, attack and metric in
 order of their number of cases.

@@ -9,9 +9,11 @@ from typing import Any
 
 from ecgadv.config import signature
 from ecgadv.errors import ConfigError, StoreError
-from ecgadv.evaluate.reading import JOINED_COLUMNS, join, read_answers, read_key, score
+from ecgadv.reader_study.answers import JOINED_COLUMNS, join, read_answers, read_key
+from ecgadv.reader_study.figure import scores_figure
+from ecgadv.reader_study.page import FOLDER, KEY, write_study
+from ecgadv.reader_study.scores import score
 from ecgadv.report import data, style
-from ecgadv.report.reading import FOLDER, KEY, scores_figure, write_study
 from ecgadv.store import write_atomic, write_csv
 from ecgadv.store.identity import IDENTITY
 from ecgadv.tracking.content import run_folders

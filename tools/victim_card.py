@@ -1,6 +1,6 @@
 """Print the held-out scores of an included victim, as Markdown, from its card.
 
-python docs/victim_card.py compact resnet34
+python tools/victim_card.py compact resnet34
 """
 
 from __future__ import annotations

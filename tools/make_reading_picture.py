@@ -1,7 +1,7 @@
 """The picture of a reading study's second part, from the page in a headless Chromium.
 
     python run.py task=report report.study=true sweep=multirun_outputs/<the sweep's folder>
-    python docs/make_reading_picture.py \
+    python tools/make_reading_picture.py \
         multirun_outputs/<the sweep's folder>/reading_study/study.html docs/images/reading_study.png
 
 Needs Chromium with its driver, and selenium (extra ``docs``). The first part is answered at random.

@@ -1,6 +1,6 @@
 """Print who fools whom, as a Markdown table, from folders of ``task=evaluate`` runs.
 
-python docs/transfer_table.py outputs
+python tools/transfer_table.py outputs
 """
 
 from __future__ import annotations

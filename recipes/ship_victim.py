@@ -1,8 +1,8 @@
 """Put a trained network among those that the package brings.
 
-    python benchmarks/ship_victim.py outputs/FOLDER data=cinc2017 data.root=training2017.zip
+    python recipes/ship_victim.py outputs/FOLDER data=cinc2017 data.root=training2017.zip
 
-FOLDER is that of a finished ``task=train`` or ``benchmarks/train_resnet34.py``; the rest says where
+FOLDER is that of a finished ``task=train`` or ``recipes/train_resnet34.py``; the rest says where
 its data are, as for ``run.py``. Weights are stored as float16, and the card gets the scores of what
 is stored, on the same held-out records, and what it says of each. All records are classified, which
 later runs find in the cache.
