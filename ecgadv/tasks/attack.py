@@ -29,7 +29,9 @@ from ecgadv.store import RunStore, part_files, success_pairs, write_csv
 from ecgadv.store.files import read_object
 from ecgadv.store.identity import refuse_other
 from ecgadv.store.signature import signature
+from ecgadv.study.audience import audience, universal_specs
 from ecgadv.study.cases import CaseSpec, enumerate_cases
+from ecgadv.study.setting import open_study
 from ecgadv.study.study import Study
 from ecgadv.tasks import type2
 from ecgadv.tasks.chunks import Setup, attack_all
@@ -45,7 +47,7 @@ from ecgadv.tasks.common import (
 )
 from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri, ui_command
 from ecgadv.victims.declared import KEYS, Reading, declared
-from ecgadv.victims.loading import WEIGHTS, Victim
+from ecgadv.victims.loading import WEIGHTS
 
 ATTACK_VERSION = "3"
 """Part of a run's identity; changes with anything that changes what an attack finds."""
@@ -89,20 +91,6 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     return partial(_run, cfg, folder, attack, selection, records, study, identity)
 
 
-def open_study(cfg: Mapping[str, Any], victim: Victim, attack: Attack) -> Study:
-    """Attack and judge of a configuration.
-
-    Raises:
-        ConfigError: an option does not fit the victim or the deployment.
-    """
-    metric = instantiate(cfg["metric"])
-    return Study(
-        victim, metric.over(victim.leads), attack, type2.deployment(cfg, victim),
-        seed=cfg["seed"], shifts=attack_shifts(cfg),
-        injected=type2.injection(cfg, victim) if cfg["threat_model"] == "type2" else None,
-    )  # fmt: skip
-
-
 def _run(
     cfg: Mapping[str, Any],
     folder: Path,
@@ -138,8 +126,9 @@ def _run(
             show_frequencies(frequencies, records.name, victim.name)
             unread = unusable_records(records, predictions, victim.n)
             heard, correct = None, predictions.correct
-            if study.injected is not None:
-                heard = type2.audience(
+            if study.channel.injected:
+                type2.check(cfg)
+                heard = audience(
                     cfg, victim, records, correct, predictions.split,
                     int(getattr(attack, "train_records", 0)),
                 )  # fmt: skip
@@ -151,9 +140,8 @@ def _run(
             specs = enumerate_cases(chosen, str(cfg["target"]), victim.classes)
             if heard is not None and heard.training:
                 together = cfg["universal"] == "all"
-                specs = type2.universal_specs(heard, specs, records, together)
-                assert study.injected is not None
-                study.injected = replace(study.injected, pool=heard.pool(records, victim))
+                specs = universal_specs(heard, specs, records, together)
+                study.channel = replace(study.channel, pool=heard.pool(records, victim))
             splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
             setup = Setup(records, study, splits, heard)
             plan = _plan(cfg, store, setup, specs)
@@ -182,11 +170,6 @@ def _run(
             write_report(folder)
             _show(cfg, folder, result)
     return 1 if result["n_failed"] else 0
-
-
-def attack_shifts(cfg: Mapping[str, Any]) -> int:
-    """Random onsets that the attack averages over in an evaluation; 0 with ``eot=none``."""
-    return int(cfg["eot"].get("shifts") or 0) if cfg["eot"]["name"] == "shift" else 0
 
 
 def _reaching(study: Study, records: RecordSet, correct: np.ndarray) -> np.ndarray:
