@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ecgadv import config, reference, schema
+from ecgadv import config, making
+from ecgadv.config import reference, rules
 from ecgadv.errors import ConfigError
+from ecgadv.store.signature import signature
 from ecgadv.victims.training import TrainSettings
 
 CONF = config.conf_dir()
@@ -116,7 +118,7 @@ def test_every_rule_is_for_a_key_that_exists():
         is_global = "# @package _global_" in file.read_text() or file.parent == CONF
         prefix = "" if is_global else f"{file.parent.name}."
         known |= {prefix + key.path for key in reference.read_comments(file)[1]}
-    assert set(schema.RULES) <= known
+    assert set(rules.RULES) <= known
 
 
 def test_the_seed_of_the_data_is_not_the_seed_of_the_attack(compose):
@@ -176,7 +178,7 @@ def reversed_keys(node):
 def test_signature_does_not_depend_on_the_order_of_keys(compose):
     cfg = compose("metric=diff").config
     assert list(reversed_keys(cfg)) != list(cfg)
-    assert config.signature(reversed_keys(cfg)) == config.signature(cfg)
+    assert signature(reversed_keys(cfg)) == signature(cfg)
 
 
 @pytest.mark.parametrize(
@@ -380,8 +382,8 @@ def test_a_misspelt_key_in_an_experiment_is_refused(compose, tmp_path):
 
 def test_instantiate_passes_keys_and_extras_but_not_the_name():
     node = {"name": "x", "_target_": "fractions.Fraction", "numerator": 3}
-    assert config.instantiate(node, denominator=4) == 0.75
-    assert config.instantiate(node | {"denominator": 9}, denominator=4) == 0.75
+    assert making.instantiate(node, denominator=4) == 0.75
+    assert making.instantiate(node | {"denominator": 9}, denominator=4) == 0.75
 
 
 @pytest.mark.parametrize(
@@ -400,10 +402,10 @@ def test_instantiate_passes_keys_and_extras_but_not_the_name():
 def test_instantiate_says_what_is_wrong_in_one_line(node, message):
     if "widht" in node:
         # textwrap.shorten takes any keyword, so a closed signature stands in for it.
-        node = {"_target_": "ecgadv.schema.suggestion", "word": "a", "knwon": []}
+        node = {"_target_": "ecgadv.spelling.suggestion", "word": "a", "knwon": []}
         message = "takes no knwon; did you mean known"
     with pytest.raises(ConfigError, match=message) as caught:
-        config.instantiate(node)
+        making.instantiate(node)
     assert "\n" not in str(caught.value)
 
 
@@ -411,7 +413,7 @@ def test_an_import_that_fails_is_a_configuration_error(tmp_path, monkeypatch):
     (tmp_path / "broken_attack.py").write_text("import nosuchdependency\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match="nosuchdependency"):
-        config.instantiate({"_target_": "broken_attack.Attack"})
+        making.instantiate({"_target_": "broken_attack.Attack"})
 
 
 # --- reference and weight -------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from helpers import (
 )
 
 from ecgadv import cli, config, store
-from ecgadv.errors import StoreError
+from ecgadv.errors import ConfigError, StoreError
 from ecgadv.store import FolderLock, RunStore
 
 PLAN = {"identity": {"signature": "s"}, "size": 2, "chunks": [["a", "b"], ["c", "d"]]}
@@ -112,7 +112,7 @@ def test_a_disk_that_turns_read_only(small_disk):
     assert (small_disk / "run" / "cases.csv").read_bytes() == before
     with pytest.raises(StoreError, match="cannot be written"):
         RunStore(small_disk / "run").open()
-    with pytest.raises(config.ConfigError, match="no permission to write"):
+    with pytest.raises(ConfigError, match="no permission to write"):
         config.compose_checked([f"paths.root={small_disk / 'new'}"])
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     fill(small_disk / "run", chunks=(1,))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ecgadv import config, schema, spelling
+from ecgadv import config, making, spelling
+from ecgadv.config import rules
 from ecgadv.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -93,10 +94,10 @@ def test_every_number_and_truth_value_of_the_configuration_is_read():
         for key in ("defaults", "hydra"):
             node.pop(key, None)
         is_global = "@package _global_" in text or file.parent == CONF
-        for path, value in schema.leaves(node if is_global else {file.parent.name: node}):
+        for path, value in making.leaves(node if is_global else {file.parent.name: node}):
             if not isinstance(value, int | float):
                 continue
-            rule = schema.RULES.get(path)
+            rule = rules.RULES.get(path)
             # A lead may have a number for a name; counts by class are read beside the rules.
             own = path in ("data.lead", "selection.per_class")
             if not own and (rule is None or rule.read(str(value)) != value):

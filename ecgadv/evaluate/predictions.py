@@ -18,7 +18,7 @@ from ecgadv.evaluate.tables import Row, Table
 from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
 from ecgadv.records.files import reader_version
-from ecgadv.study.judge import softmax
+from ecgadv.threat.goals import softmax
 from ecgadv.victims import pipeline
 from ecgadv.victims.loading import Victim
 

@@ -14,7 +14,7 @@ from ecgadv.evaluate.tables import Row
 from ecgadv.evaluate.trials import trial_row, verdict_row
 from ecgadv.study.cases import ANY, CaseSpec
 from ecgadv.study.judge import Judge
-from ecgadv.threat.objectives import UNTARGETED
+from ecgadv.threat.goals import UNTARGETED
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
 

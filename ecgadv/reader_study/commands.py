@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ecgadv.config import signature
 from ecgadv.errors import ConfigError, StoreError
 from ecgadv.reader_study.answers import JOINED, join, read_answers, read_key
 from ecgadv.reader_study.figure import scores_figure
@@ -16,6 +15,7 @@ from ecgadv.reader_study.scores import score
 from ecgadv.report import data, style
 from ecgadv.store import write_atomic, write_csv
 from ecgadv.store.identity import IDENTITY
+from ecgadv.store.signature import signature
 from ecgadv.tracking.content import run_folders
 
 WORDS = {"detect": "altered?", "closest": "closest?"}

@@ -35,6 +35,7 @@ COLUMN_HELP = {
     "status": "ok: attacked to the end; failed: an error; skipped: unusable, or not read as source",
     "message": "the reason where it is not ok",
     "split": "whether the victim was trained on the recording or not (heldout)",
+    "goal": "what counts as reached",
     "target_rate": "random onsets: share of those read right before that reach the target",
     "mean_power": "injected signals: mean square over the window, in variances of the ECG",
     "rms_mv": "root mean square over the window, in mV",

@@ -11,7 +11,8 @@ import numpy as np
 from ecgadv.evaluate.trials import HISTORY, SHIFTS, trial_table
 from ecgadv.records.preprocessing import FS
 from ecgadv.report import style
-from ecgadv.threat.transforms import FrontEnd
+from ecgadv.study.setting import device
+from ecgadv.threat.front_ends import from_config
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def _stopped(config: dict[str, Any], fs: float) -> list[float]:
     node = config.get("evaluation") or {}
     if config.get("deployment") != "local" or node.get("filter") in (None, "none"):
         return []
-    return _frequencies({**node, "name": node["filter"]}, fs)
+    return list(from_config(device(config), fs).removed)
 
 
 def _modelled(config: dict[str, Any], fs: float) -> list[float]:
@@ -221,13 +222,7 @@ def _modelled(config: dict[str, Any], fs: float) -> list[float]:
     node = config.get("filter") or {}
     if config.get("deployment") != "local" or node.get("name") in (None, "none"):
         return []
-    return _frequencies(node, fs)
-
-
-def _frequencies(node: dict[str, Any], fs: float) -> list[float]:
-    """High-pass and mains of a front end, in Hz."""
-    end = FrontEnd.from_config(node, fs)
-    return [end.high_pass, *end.mains]
+    return list(from_config(node, fs).removed)
 
 
 def _band(config: dict[str, Any]) -> list[float] | None:

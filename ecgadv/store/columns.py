@@ -13,7 +13,7 @@ _CASE = {
     "l2_norm": float, "linf": float, "snr_db": float, "prd_percent": float, "n_gradients": int,
     "n_forwards": int, "seconds": float, "status": str, "message": str, "split": str,
     "target_rate": float, "mean_power": float, "rms_mv": float, "peak_mv": float, "n_records": int,
-    **dict.fromkeys(PERCEPTIBILITY_COLUMNS, float),
+    **dict.fromkeys(PERCEPTIBILITY_COLUMNS, float), "goal": str,
 }  # fmt: skip
 
 CASES = Table(_CASE, empty=frozenset(_CASE) - {"case_id", "source", "target", "success", "status"})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgadv.errors import StoreError
+from ecgadv.making import instantiate
 from ecgadv.records.base import CLASSES
 from ecgadv.records.opening import open_source
 from ecgadv.records.preprocessing import FS, N_SAMPLES
@@ -95,8 +96,6 @@ class Run:
         Raises:
             StoreError: the run does not say where its recordings are, or they have changed.
         """
-        from ecgadv.config import instantiate
-
         if "data" not in self.config:
             raise StoreError(f"{self.folder}: no config.json, so its recordings are not known")
         said = self.summary.get("input", {})

@@ -16,13 +16,13 @@ import numpy as np
 
 from ecgadv import __version__, backend
 from ecgadv.attacks.base import Attack
-from ecgadv.config import instantiate, signature
 from ecgadv.errors import ConfigError
 from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
 from ecgadv.evaluate.cases import skipped_record
 from ecgadv.evaluate.distances import Distance
 from ecgadv.evaluate.tables import Table
+from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
 from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
@@ -31,7 +31,10 @@ from ecgadv.store import RunStore, part_files, success_pairs, write_csv
 from ecgadv.store.columns import case_table
 from ecgadv.store.files import read_object
 from ecgadv.store.identity import refuse_other
+from ecgadv.store.signature import signature
+from ecgadv.study.audience import audience, universal_specs
 from ecgadv.study.cases import CaseSpec, enumerate_cases
+from ecgadv.study.setting import open_study
 from ecgadv.study.study import Study
 from ecgadv.tasks import type2
 from ecgadv.tasks.chunks import Setup, attack_all
@@ -47,9 +50,9 @@ from ecgadv.tasks.common import (
 )
 from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri, ui_command
 from ecgadv.victims.declared import KEYS, Reading, declared
-from ecgadv.victims.loading import WEIGHTS, Victim
+from ecgadv.victims.loading import WEIGHTS
 
-ATTACK_VERSION = "2"
+ATTACK_VERSION = "3"
 """Part of a run's identity; changes with anything that changes what an attack finds."""
 
 VERSIONED = ("ecgadv", "hydra-core", "mlflow", "numpy", "scipy")
@@ -92,20 +95,6 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     return partial(_run, cfg, folder, table, attack, selection, records, study, identity)
 
 
-def open_study(cfg: Mapping[str, Any], victim: Victim, attack: Attack) -> Study:
-    """Attack and judge of a configuration.
-
-    Raises:
-        ConfigError: an option does not fit the victim or the deployment.
-    """
-    metric = instantiate(cfg["metric"])
-    return Study(
-        victim, metric.over(victim.leads), attack, type2.deployment(cfg, victim),
-        seed=cfg["seed"], shifts=attack_shifts(cfg),
-        injected=type2.injection(cfg, victim) if cfg["threat_model"] == "type2" else None,
-    )  # fmt: skip
-
-
 def _run(
     cfg: Mapping[str, Any],
     folder: Path,
@@ -142,8 +131,9 @@ def _run(
             show_frequencies(frequencies, records.name, victim.name)
             unread = unusable_records(records, predictions, victim.n)
             heard, correct = None, predictions.correct
-            if study.injected is not None:
-                heard = type2.audience(
+            if study.channel.injected:
+                type2.check(cfg)
+                heard = audience(
                     cfg, victim, records, correct, predictions.split,
                     int(getattr(attack, "train_records", 0)),
                 )  # fmt: skip
@@ -155,9 +145,8 @@ def _run(
             specs = enumerate_cases(chosen, str(cfg["target"]), victim.classes)
             if heard is not None and heard.training:
                 together = cfg["universal"] == "all"
-                specs = type2.universal_specs(heard, specs, records, together)
-                assert study.injected is not None
-                study.injected = replace(study.injected, pool=heard.pool(records, victim))
+                specs = universal_specs(heard, specs, records, together)
+                study.channel = replace(study.channel, pool=heard.pool(records, victim))
             splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
             setup = Setup(records, study, splits, heard)
             plan = _plan(cfg, store, setup, specs)
@@ -186,11 +175,6 @@ def _run(
             write_report(folder)
             _show(cfg, folder, result)
     return 1 if result["n_failed"] else 0
-
-
-def attack_shifts(cfg: Mapping[str, Any]) -> int:
-    """Random onsets that the attack averages over in an evaluation; 0 with ``eot=none``."""
-    return int(cfg["eot"].get("shifts") or 0) if cfg["eot"]["name"] == "shift" else 0
 
 
 def _reaching(study: Study, records: RecordSet, correct: np.ndarray) -> np.ndarray:
@@ -309,8 +293,9 @@ def _plan(
     size = setup.study.size(cfg["batch_size"], total)
     names = [s.case_id for s in specs]
     precision, why = setup.study.precision(cfg["precision"], total, size)
-    if cfg["precision"] == "auto" and not store.parts:
-        say(f"precision: {precision} ({why})")
+    gradients = f"{precision} ({why}), of {setup.study.differentiated}"
+    if not store.parts:
+        say(f"gradients: {gradients}")
     plan = store.plan(
         {
             "identity": {
@@ -321,6 +306,7 @@ def _plan(
             },
             "victim_file": _victim_file(cfg),
             "precision": precision,
+            "gradients": gradients,
             "size": size,
             "chunks": [names[i : i + size] for i in range(0, len(names), size)],
         }
@@ -353,6 +339,7 @@ def _summary(
         "attack": setup.study.attack.name,
         "batch_size": plan["size"],
         "precision": plan["precision"],
+        "gradients": plan["gradients"],
         "versions": versions,
     }
 

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from ecgadv import backend
-from ecgadv.api import make_attack
-from ecgadv.config import instantiate, signature
+from ecgadv.attacks.registry import make_attack
 from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.benchmark import Row, compare
 from ecgadv.evaluate.predictions import Predictions
+from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
 from ecgadv.records.selection import Selection, select
 from ecgadv.report import benchmark as report
@@ -33,6 +33,7 @@ from ecgadv.report import style
 from ecgadv.report.progress import Progress
 from ecgadv.store import FolderLock, write_atomic
 from ecgadv.store.identity import IDENTITY, refuse_other
+from ecgadv.store.signature import signature
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.judge import Judge
 from ecgadv.study.study import Chunk, Solver, Study, goals
@@ -42,6 +43,7 @@ from ecgadv.threat import metrics
 from ecgadv.threat.metrics import Quadratic
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
+from ecgadv.victims.twin import twin_of
 
 OWN = ("minnorm", "cw")
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers.py"
@@ -232,6 +234,7 @@ def _method(
         "options": repr(study.attack),
         "code": hashlib.sha256(source).hexdigest()[:16],
         "precision": precision,
+        "folded": twin_of(bench.victim) is not bench.victim,
         # Carlini and Wagner's attack works in Euclidean coordinates: no ridge.
         "ridge": None if name == "cw" else form.ridge,
         "seed": study.seed,

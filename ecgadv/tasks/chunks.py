@@ -15,11 +15,11 @@ from ecgadv.evaluate.trials import Beside
 from ecgadv.records.base import RecordSet
 from ecgadv.report.progress import Progress
 from ecgadv.store import Part, RunStore
+from ecgadv.study.audience import Audience
 from ecgadv.study.cases import CaseSpec
 from ecgadv.study.study import Chunk, Study, goals
 from ecgadv.tasks import type2
 from ecgadv.tasks.common import say
-from ecgadv.tasks.type2 import Audience
 from ecgadv.tracking import NullTracker
 from ecgadv.victims.pipeline import flatten, unflatten
 
@@ -92,7 +92,7 @@ def _attack_chunk(
 ) -> Part:
     """One chunk, attacked and judged; an error becomes rows that say so."""
     study, heard = setup.study, setup.heard
-    victim = study.victim
+    victim, goal = study.victim, study.judge.goal.name
     try:
         batch = setup.records.batch([s.position for s in specs], victim.n, victim.over)
         chunk = Chunk(
@@ -119,10 +119,11 @@ def _attack_chunk(
             extras.append(cells)
         splits = [setup.splits[s.record] for s in specs]
         rows = case_rows(victim, study.metric, specs, batch, outcome, splits, verdicts, extras)
+        rows = [row | {"goal": goal} for row in rows]
     except (EcgadvError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         say(f"error: {specs[0].case_id} and {len(specs) - 1} more cases failed: {reason}")
-        rows = [left_out(spec, "failed", reason) for spec in specs]
+        rows = [left_out(spec, "failed", reason) | {"goal": goal} for spec in specs]
         return Part.of(rows, np.zeros((0, *victim.shape)), np.zeros(0))
     kept = np.array([row["status"] == "ok" for row in rows])
     delta = unflatten(outcome.delta, victim.leads)[kept]

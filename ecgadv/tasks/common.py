@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ecgadv.config import instantiate
 from ecgadv.defences import defend
 from ecgadv.errors import DataError, VictimError
 from ecgadv.evaluate.predictions import (
@@ -23,6 +22,7 @@ from ecgadv.evaluate.predictions import (
     table_rows,
 )
 from ecgadv.evaluate.tables import Row
+from ecgadv.making import instantiate
 from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
 from ecgadv.records.intake import longer_than

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ecgadv.config import signature
 from ecgadv.errors import ConfigError, StoreError, VictimError
 from ecgadv.evaluate.summary import rate
 from ecgadv.evaluate.tables import Row
@@ -23,6 +22,8 @@ from ecgadv.report.tables import span, success_table
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
 from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.store.reading import AGAIN
+from ecgadv.store.signature import signature
+from ecgadv.study.setting import Setting
 from ecgadv.tasks import type2
 from ecgadv.tasks.common import only_standardised, open_victim, say, use_caches
 from ecgadv.tracking import open_tracker
@@ -148,7 +149,8 @@ def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> tuple[lis
     # Where the padding was perturbed too, it is part of the recording that is judged.
     padded = bool((earlier.config.get("attack") or {}).get("perturb_padding"))
     lengths = np.full(len(names), earlier.delta.shape[1]) if padded else earlier.lengths
-    judge = type2.deployment({**cfg, "threat_model": "type1"}, victim)
+    asked = {**cfg, "threat_model": "type1", "goal": earlier.config.get("goal")}
+    judge = Setting.of(asked, victim.fs).judge(victim)
     return rejudge(judge, cases, earlier.x, earlier.delta, lengths)
 
 

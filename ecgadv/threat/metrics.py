@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ecgadv.errors import ConfigError
+from ecgadv.threat.both import ops_of
 
 SMOOTH_SCALE = 1e4
 """Factor in front of the variance in d_smooth."""
@@ -26,24 +27,15 @@ ENERGY_SHARE = 0.01
 """k: the weight of d_l2 in ``diffl2``."""
 
 
-def _ops(array: Any) -> Any:
-    """NumPy for NumPy arrays, Keras ops for tensors: the same names, one formula."""
-    if isinstance(array, np.ndarray):
-        return np
-    import keras
-
-    return keras.ops
-
-
 def d_l2(delta: Any) -> Any:
     """Squared Euclidean norm, (…, n) -> (…)."""
-    xp = _ops(delta)
+    xp = ops_of(delta)
     return xp.sum(xp.square(delta), axis=-1)
 
 
 def d_smooth(delta: Any) -> Any:
     """10⁴ times the population variance of the n + 1 increments, (…, n) -> (…)."""
-    xp = _ops(delta)
+    xp = ops_of(delta)
     n = delta.shape[-1]
     steps = delta[..., 1:] - delta[..., :-1]
     square = xp.sum(xp.square(steps), axis=-1) + xp.square(delta[..., -1])
@@ -86,7 +78,7 @@ def _doubled(coefficient: np.ndarray, step: int, floor: float = 1e-9) -> np.ndar
 
 def _scan(values: Any, levels: Any, step: int) -> Any:
     """Solve the recurrence in log₂(levels) shifted multiply-adds."""
-    xp = _ops(values)
+    xp = ops_of(values)
     width = 1
     for level in range(levels.shape[0]):
         pad = xp.zeros_like(values[..., :width])
@@ -151,7 +143,7 @@ class Quadratic:
         """Q·δ, (…, n) -> (…, n)."""
         if not self.smooth:
             return self.energy * delta
-        xp = _ops(delta)
+        xp = ops_of(delta)
         n = delta.shape[-1]
         zero = xp.zeros_like(delta[..., :1])
         before = xp.concatenate([zero, delta[..., :-1]], axis=-1)
@@ -205,7 +197,7 @@ class Quadratic:
     @staticmethod
     def whiten(factor: Factor, delta: Any) -> Any:
         """Coordinates u = Rδ with Q + ρI = RᵀR, (B, n) -> (B, n); δ is zero outside the mask."""
-        xp = _ops(delta)
+        xp = ops_of(delta)
         if not factor.backward.shape[0]:
             return delta * xp.sqrt(factor.diagonal)
         ahead = xp.concatenate([delta[..., 1:], xp.zeros_like(delta[..., :1])], axis=-1)
@@ -214,7 +206,7 @@ class Quadratic:
     @staticmethod
     def unwhiten(factor: Factor, u: Any) -> Any:
         """δ = R⁻¹u, the inverse of :meth:`whiten`."""
-        xp = _ops(u)
+        xp = ops_of(u)
         return _scan(u * factor.free / xp.sqrt(factor.diagonal), factor.backward, -1) * factor.free
 
 
@@ -295,13 +287,13 @@ class OverLeads(Quadratic):
         """d(δ), (B, leads·n) or (B, n, leads) -> (B,)."""
         if len(delta.shape) == 3:
             return self.one.value(delta)
-        xp = _ops(delta)
+        xp = ops_of(delta)
         rows = xp.reshape(delta, (-1, delta.shape[-1] // self.leads))
         return xp.sum(xp.reshape(self.one.value(rows), (-1, self.leads)), axis=-1)
 
     def apply(self, delta: Any) -> Any:
         """Q·δ, (B, leads·n) -> (B, leads·n)."""
-        xp, n = _ops(delta), delta.shape[-1]
+        xp, n = ops_of(delta), delta.shape[-1]
         rows = xp.reshape(delta, (-1, n // self.leads))
         return xp.reshape(self.one.apply(rows), (-1, n))
 

@@ -164,7 +164,7 @@ def test_what_cannot_be_studied_is_said(runs, tmp_path, monkeypatch):
     def gone(_):
         raise StoreError("moved")
 
-    monkeypatch.setattr("ecgadv.config.instantiate", gone)
+    monkeypatch.setattr("ecgadv.store.reading.instantiate", gone)
     with pytest.raises(StoreError, match="cannot be read again: moved"):
         study.candidates({"diff": runs["diff"]}, 5, 0)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ecgadv.config import hydra_api
 from ecgadv.errors import ConfigError
 from ecgadv.records.labels import is_kept, text_of
 
@@ -104,10 +105,8 @@ def _name(token: str, inside: bool, only_text: bool) -> str:
     text = token.strip()
     if not text or (text.lower() == "null" and not inside):
         return token
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     try:
-        value = OverridesParser.create().parse_override(f"name={text}").value()
+        value = hydra_api.read_override(f"name={text}").value()
     except Exception:
         # The grammar has letters beyond ASCII in quotes only; whoever composes says what else
         # is wrong.
@@ -186,12 +185,11 @@ def names_in_files(files: Iterable[Path], path: str, value: Any) -> list[str] | 
         The texts in the files, or None where no file holds such a value.
     """
     import yaml
-    from omegaconf._utils import get_yaml_loader
 
     found = None
     for file in files:
         try:
-            loader = get_yaml_loader()(file.read_text(encoding="utf-8"))
+            loader = hydra_api.yaml_loader()(file.read_text(encoding="utf-8"))
             root = loader.get_single_node()
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             continue
