@@ -101,11 +101,13 @@ class Attack(ABC):
 
     Attributes:
         name: as in configurations.
+        needs: what the victim must give, see :attr:`ecgadv.victims.victim.Victim.can`.
         minimises: whether it looks for the smallest perturbation; else its budget is fixed.
         coarse_gradients: whether gradients in bfloat16 do, because it ends with a float32 search.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     minimises: ClassVar[bool] = True
     coarse_gradients: ClassVar[bool] = False
 
@@ -164,10 +166,12 @@ class DirectAttack(ABC):
 
     Attributes:
         name: as in configurations.
+        needs: what the victim must give, see :attr:`ecgadv.victims.victim.Victim.can`.
         minimises: whether it looks for the smallest perturbation; else its budget is fixed.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     minimises: ClassVar[bool] = True
 
     @abstractmethod
