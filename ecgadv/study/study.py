@@ -122,8 +122,8 @@ class Study:
         lacking = sorted(attack.needs - victim.can)
         if lacking:
             raise ConfigError(
-                f"attack={attack.name}: needs {', '.join(lacking)}, which victim {victim.name} does "
-                "not give"
+                f"attack={attack.name}: needs {', '.join(lacking)}, which victim {victim.name} "
+                "does not give"
             )
         self.padding = bool(getattr(attack, "perturb_padding", False))
         believed = channel or judge.channel
