@@ -6,13 +6,13 @@ import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from ecgadv.config import hydra_api
 from ecgadv.config.check import validate
+from ecgadv.config.experiment import Task
 from ecgadv.config.names import LABELS, NAMES, check_names, names_in_files, quote
 from ecgadv.config.place import Job
-from ecgadv.config.rules import TASKS
 from ecgadv.config.values import Config, normalise
 from ecgadv.errors import ConfigError
 from ecgadv.making import OPEN_MAPPINGS, TARGET, leaves, lookup
@@ -146,7 +146,7 @@ class Composer:
         names = [p for p, _ in leaves(known) if not p.endswith((f".{TARGET}", ".name"))]
         group = path.partition(".")[0]
         option = lookup(known, f"{group}.name")
-        if group in TASKS and group not in known:
+        if group in get_args(Task) and group not in known:
             return f"{path}: there is no such key without task={group}"
         where = f"{group}={option} has" if "." in path and option else "there is"
         return f"{path}: {where} no such key{suggestion(path, [*names, *known])}"

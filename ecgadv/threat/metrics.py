@@ -13,9 +13,10 @@ All perturbations are in standardised units (multiples of the record's standard 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from annotated_types import Ge
 
 from ecgadv.errors import ConfigError
 
@@ -24,6 +25,8 @@ SMOOTH_SCALE = 1e4
 
 ENERGY_SHARE = 0.01
 """k: the weight of d_l2 in ``diffl2``."""
+
+Weight = Annotated[float, Ge(0)]
 
 
 def _ops(array: Any) -> Any:
@@ -206,21 +209,21 @@ class Quadratic:
 class L2(Quadratic):
     """``l2``: the squared Euclidean norm."""
 
-    def __init__(self, ridge: float = 0.0) -> None:
+    def __init__(self, ridge: Weight = 0.0) -> None:
         super().__init__("l2", 0.0, 1.0, ridge)
 
 
 class Diff(Quadratic):
     """``diff``: smoothness alone. The ridge bounds the drift that it does not see."""
 
-    def __init__(self, ridge: float = 2.7e-4) -> None:
+    def __init__(self, ridge: Weight = 2.7e-4) -> None:
         super().__init__("diff", 1.0, 0.0, ridge)
 
 
 class DiffL2(Quadratic):
     """``diffl2``: smoothness plus k times the squared norm."""
 
-    def __init__(self, k: float = ENERGY_SHARE, ridge: float = 0.0) -> None:
+    def __init__(self, k: Weight = ENERGY_SHARE, ridge: Weight = 0.0) -> None:
         super().__init__("diffl2", 1.0, k, ridge)
 
 
