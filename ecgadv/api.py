@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,9 @@ from ecgadv.attacks.base import Attack, DirectAttack
 from ecgadv.attacks.eot import EOT
 from ecgadv.attacks.registry import make_attack
 from ecgadv.errors import ConfigError, DataError
-from ecgadv.study.judge import Judge
-from ecgadv.study.study import Chunk, Injected, Outcome, Study, chunks
-from ecgadv.threat import metrics
-from ecgadv.threat.channel import Channel
-from ecgadv.threat.transforms import FrontEnd, window_samples
+from ecgadv.study.setting import Setting
+from ecgadv.study.study import Chunk, Outcome, chunks
+from ecgadv.threat import front_ends, goals, metrics
 from ecgadv.victims.loading import Victim, load_victim
 from ecgadv.victims.pipeline import unflatten
 
@@ -75,6 +73,7 @@ def attack(
     precision: str = "float32",
     threat_model: str | None = None,
     deployment: str | None = None,
+    goal: str | goals.Goal = "exclusive",
     **options: Any,
 ) -> AttackResult:
     """Perturb standardised records so that the victim reads them as the target.
@@ -106,13 +105,16 @@ def attack(
         deployment: ``cloud``, the recording is classified as it is stored, or ``local``, by a
             device from an onset of its own; by default ``cloud`` of ``type1``, ``local`` of
             ``type2``.
+        goal: what counts as reached: ``exclusive``, the target's logit ahead of every other one,
+            or a :class:`ecgadv.threat.goals.Goal`.
         **options: further options of the attack, such as ``band`` and ``peak`` (Hz, standard
             deviations) of all but cleverhans' ones; where the onset is random also ``shifts``,
             onsets that the attack averages over in an iteration (8; 0 takes it for known), and
             ``evaluation_shifts`` (100), those of the verdict; of ``type2`` also ``window``
             (samples, a time such as ``10s``, or None for all), ``filter`` (the front end as the
-            attack models it: ``rectangular``, ``butterworth``, ``none``) and ``evaluation_filter``
-            (the real one, ``butterworth``).
+            attack models it: ``rectangular``, ``butterworth``, ``none``, or a
+            :class:`ecgadv.threat.front_ends.FrontEnd`) and ``evaluation_filter`` (the real one,
+            ``butterworth``).
 
     Returns:
         Arrays in the order of ``x``. Where the onset is random, a success is a ``target_rate`` of
@@ -138,18 +140,21 @@ def attack(
     arguments.choice("threat_model", threat, THREATS)
     arguments.choice("deployment", place, DEPLOYMENTS)
     given_shifts = "shifts" in options
-    shifts, judge, injected = _deployed(subject, threat, place, seed, options)
+    setting = _setting(subject, threat, place, seed, goals.get(goal), options)
     own = {"steps": steps, "perturb_padding": perturb_padding}
     own = {key: value for key, value in own.items() if value is not None}
     solver = make_attack(method, **own, **options)
-    if given_shifts and shifts and getattr(solver, "schedule", None) == "paper":
-        raise ConfigError(f"shifts={shifts}: schedule=paper has a number of its own; leave it out")
+    if given_shifts and setting.shifts and getattr(solver, "schedule", None) == "paper":
+        raise ConfigError(
+            f"shifts={setting.shifts}: schedule=paper has a number of its own; leave it out"
+        )
     if threat == "type2" and not isinstance(solver, Attack):
         raise ConfigError(f"method={solver.name}: takes no injected signals (threat_model=type2)")
     if isinstance(solver, EOT) and threat == "type1":
         raise ConfigError("method=eot: is for injected signals: threat_model=type2")
-    study = Study(subject, form, solver, judge, seed=seed, shifts=shifts, injected=injected)
-    if injected is not None and np.ndim(x) > 1:
+    study = setting.study(subject, form, solver)
+    injected = study.channel.injected
+    if injected and np.ndim(x) > 1:
         whole_ones = arguments.lengths(lengths, len(x), subject.n) == subject.n
         if not whole_ones.all():
             raise DataError(
@@ -157,9 +162,9 @@ def attack(
             )
     signals, own_samples = _records(x, lengths, subject)
     count, n, leads = len(signals), subject.n, subject.leads
-    if injected is not None and mask is not None:
+    if injected and mask is not None:
         raise ConfigError("mask: threat_model=type2 takes a window, or attack.mask in seconds")
-    if injected is not None and study.padding:
+    if injected and study.padding:
         raise ConfigError("perturb_padding: threat_model=type2 has no padding; leave it out")
     whole = Chunk(
         signals, own_samples, None, arguments.targets(target, count, subject.classes),
@@ -174,41 +179,36 @@ def attack(
     return _result(found, form, leads, n)
 
 
-def _deployed(
-    subject: Victim, threat: str, place: str, seed: int, options: dict[str, Any]
-) -> tuple[int, Judge, Injected | None]:
-    """Onsets of the attack, judge, and what an injector believes; takes its options out."""
-    moving = threat == "type2" or place == "local"
-    shifts, tried = 0, 100
-    if moving:
-        shifts = arguments.whole("shifts", options.pop("shifts", 8), 0)
-        judged = options.pop("evaluation_shifts", 100)
-        tried = arguments.whole("evaluation_shifts", judged, 1)
-    channel, injected = Channel(moving=moving, leads=subject.leads), None
-    if threat == "type2":
-        if subject.over == "none":
-            raise ConfigError(
-                f"threat_model=type2: victim {subject.name} does not standardise, so the power of "
-                "a signal has no unit"
-            )
-        window = options.pop("window", None)
-        if window is not None and not isinstance(window, str):
-            window = arguments.whole("window", window, 1)
-        window = window_samples(window, subject.n, subject.fs)
-        for key in ("filter", "evaluation_filter"):
-            if place == "cloud" and options.get(key, "none") != "none":
-                raise ConfigError(
-                    f"{key}={options[key]}: deployment=cloud has no filter; leave it out"
-                )
-        ends = {
-            key: FrontEnd.from_config({"name": options.pop(key, usual)}, subject.fs)
-            for key, usual in (("filter", "rectangular"), ("evaluation_filter", "butterworth"))
-        }
-        if place == "cloud":
-            ends = dict.fromkeys(ends, FrontEnd())
-        injected = Injected(window, ends["filter"])
-        channel = Channel(True, True, window, ends["evaluation_filter"], leads=subject.leads)
-    return shifts, Judge(subject, channel, tried, seed), injected
+def _setting(
+    subject: Victim, threat: str, place: str, seed: int, goal: goals.Goal, options: dict[str, Any]
+) -> Setting:
+    """What is asked for; takes its options out."""
+    setting = Setting(threat, place, goal, seed=seed)
+    if threat == "type1" and place == "cloud":
+        return setting
+    setting = replace(
+        setting,
+        shifts=arguments.whole("shifts", options.pop("shifts", 8), 0),
+        tried=arguments.whole("evaluation_shifts", options.pop("evaluation_shifts", 100), 1),
+    )
+    if threat == "type1":
+        return setting
+    if subject.over == "none":
+        raise ConfigError(
+            f"threat_model=type2: victim {subject.name} does not standardise, so the power of "
+            "a signal has no unit"
+        )
+    window = options.pop("window", None)
+    if window is not None and not isinstance(window, str):
+        window = arguments.whole("window", window, 1)
+    for key in ("filter", "evaluation_filter"):
+        if place == "cloud" and options.get(key, "none") != "none":
+            raise ConfigError(f"{key}={options[key]}: deployment=cloud has no filter; leave it out")
+    ends = [
+        front_ends.get(options.pop(key, usual if place == "local" else "none"), subject.fs)
+        for key, usual in (("filter", "rectangular"), ("evaluation_filter", "butterworth"))
+    ]
+    return replace(setting, window=window, modelled=ends[0], device=ends[1])
 
 
 def _result(found: list[Outcome], form: metrics.Quadratic, leads: int, n: int) -> AttackResult:

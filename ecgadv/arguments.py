@@ -15,7 +15,7 @@ import numpy as np
 from ecgadv.errors import ConfigError, DataError, EcgadvError
 from ecgadv.options import check, hints, types_of
 from ecgadv.records.base import class_letter
-from ecgadv.threat.objectives import UNTARGETED
+from ecgadv.threat.goals import UNTARGETED
 from ecgadv.victims.pipeline import flatten
 
 MEAN_LIMIT, SPREAD_LIMITS = 0.25, (0.75, 1.25)

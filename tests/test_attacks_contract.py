@@ -11,8 +11,10 @@ from ecgadv.attacks.engine import Engine
 from ecgadv.errors import ConfigError
 from ecgadv.study.judge import Judge
 from ecgadv.threat import metrics
+from ecgadv.threat.channel import Channel
+from ecgadv.threat.goals import UNTARGETED
 from ecgadv.threat.metrics import METRICS
-from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
+from ecgadv.threat.objectives import Cases, Objective
 from ecgadv.victims.pipeline import valid_mask
 
 ATTACKS = sorted(
@@ -235,7 +237,8 @@ def test_claims_of_the_solver_hold_in_the_pipeline(random_problem, method, targe
     goals = runner_up if target == "runner-up" else np.full(8, UNTARGETED)
     source = victim.logits(x).argmax(1)
     valid = valid_mask(lengths, victim.n)
-    cases = Cases(x, valid, valid, source, goals, lengths, draw_onsets([0] * 8, lengths, 0))
+    views = Channel().draw([0] * 8, lengths, 0)
+    cases = Cases(x, valid, valid, source, goals, lengths, views)
     solver = make_attack(method, **SMALL[method])
     engine = Engine(solver, Problem(Objective(victim), metrics.get("l2")))
     solution = engine.run(cases)

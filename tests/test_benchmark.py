@@ -23,7 +23,9 @@ from ecgadv.report import benchmark as report
 from ecgadv.study.study import goals
 from ecgadv.tasks import benchmark as task
 from ecgadv.threat import metrics
-from ecgadv.threat.objectives import AIM_MARGIN, Cases, Objective, draw_onsets, margin_array
+from ecgadv.threat.channel import Channel
+from ecgadv.threat.goals import AIM_MARGIN, Aim, Exclusive
+from ecgadv.threat.objectives import Cases, Objective
 from ecgadv.victims.pipeline import valid_mask
 
 REPO = Path(__file__).resolve().parents[1]
@@ -201,8 +203,9 @@ def short_cases(count=5, n=600):
     x = (x - own[:, None]) * valid
     x = x / np.sqrt((x**2).sum(1) / lengths)[:, None]
     source = np.zeros(count, int)
-    return Cases(x.astype(np.float32), valid, valid, source, np.arange(count) % 4, lengths,
-                 np.zeros((count, 1, 1), np.int32))  # fmt: skip
+    views = Channel().draw([0] * count, lengths, 0)
+    x, target = x.astype(np.float32), np.arange(count) % 4
+    return Cases(x, valid, valid, source, target, lengths, views)
 
 
 def test_peers_see_the_pipeline_and_the_margin_whatever_rows_they_ask_for():
@@ -222,7 +225,8 @@ def test_peers_see_the_pipeline_and_the_margin_whatever_rows_they_ask_for():
         np.testing.assert_allclose(seen, wanted[rows], atol=1e-4)
     # A class is reached exactly where the pipeline's margin is what solvers aim for.
     reached = wanted.argmax(1) == cases.target
-    np.testing.assert_array_equal(reached, margin_array(logits, cases.source, cases.target) >= aim)
+    margin = Exclusive().margin(logits.astype(float), Aim(cases.source, cases.target))
+    np.testing.assert_array_equal(reached, margin >= aim)
 
 
 def test_the_tag_has_no_gradient_and_passes_are_counted_by_case():
@@ -430,8 +434,8 @@ def test_what_the_engine_runs_is_what_is_measured(run_benchmark, tmp_path):
     engine = Engine(make_attack("minnorm", steps=4), Problem(Objective(victim), form, 0))
     source, target = goals(specs, victim.classes)
     valid = valid_mask(batch.lengths, victim.n)
-    onsets = draw_onsets([0] * 12, batch.lengths, 0)
-    found = engine.run(Cases(batch.x, valid, valid, source, target, batch.lengths, onsets))
+    views = Channel().draw([0] * 12, batch.lengths, 0)
+    found = engine.run(Cases(batch.x, valid, valid, source, target, batch.lengths, views))
     np.testing.assert_allclose(
         form.value(found.delta.astype(np.float64)), stored.distance, rtol=1e-5
     )

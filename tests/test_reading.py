@@ -296,7 +296,7 @@ def test_from_a_run_to_scores_on_the_command_line(tmp_path, capsys, monkeypatch)
     assert all(s["share"] == 1 for s in scores["detect"].values())
     with (folder / "study_answers.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert tuple(rows[0]) == reading.JOINED_COLUMNS
+    assert tuple(rows[0]) == tuple(reading.JOINED.columns)
     assert len(rows) == 6
     assert (folder / "figures" / "study_scores.pdf").is_file()
 

@@ -14,8 +14,8 @@ from ecgadv.errors import ConfigError
 from ecgadv.study.judge import Judge, trial_of, untried
 from ecgadv.study.study import Chunk, Study
 from ecgadv.threat.channel import Channel
+from ecgadv.threat.goals import UNTARGETED
 from ecgadv.threat.metrics import get as metric_named
-from ecgadv.threat.objectives import UNTARGETED
 from ecgadv.victims.loading import Victim
 
 N = 400
@@ -490,9 +490,9 @@ def test_the_benchmark_takes_twelve_leads(twelve, tmp_path):
 def test_the_attackers_model_of_several_leads_is_what_arrives():
     """Tensors of the attack and arrays of the judge: the same sum, standardised, at every onset."""
     from ecgadv import backend
-    from ecgadv.threat.injection import Injection
+    from ecgadv.threat.channel import Views
+    from ecgadv.threat.front_ends import Rectangular
     from ecgadv.threat.objectives import Cases, Objective
-    from ecgadv.threat.transforms import FrontEnd
 
     n, leads, rng = 64, 3, np.random.default_rng(0)
     seen = {}
@@ -506,15 +506,16 @@ def test_the_attackers_model_of_several_leads_is_what_arrives():
     x, delta = rng.normal(size=(2, 1, leads * n)).astype(np.float32)
     one = np.ones_like(x)
     onsets = np.array([[[0, 5, 40]]], np.int32)
-    cases = Cases(*(backend.tensor(part) for part in (
-        x, one, one, np.zeros(1, np.int32), np.ones(1, np.int32), np.full(1, n, np.int32), onsets
-    )))  # fmt: skip
-    turn, end = backend.tensor(np.zeros(1, np.int32)), FrontEnd("rectangular", 100, mains=(20.0,))
-    for objective, channel in (
-        (Objective(subject, 3), Channel(moving=True, leads=leads)),
-        (Injection(subject, end, 3), Channel(True, True, n, end, leads=leads)),
-    ):
+    own, views = np.full(1, n), Views(0 * onsets, onsets)
+    cases = Cases(x, one, one, np.zeros(1), np.ones(1), own, views).on_device()
+    turn, end = backend.tensor(np.zeros(1, np.int32)), Rectangular(100, mains=(20.0,))
+    for channel in (
+        Channel(moving=True, leads=leads), Channel(True, True, n, end, leads=leads),
+        Channel(True, True, n, end, "filter_shift", leads), Channel(True, True, n, leads=leads),
+    ):  # fmt: skip
+        objective = Objective(subject, channel=channel, shifts=3)
         objective(backend.tensor(delta), cases, turn)
-        arriving = channel.arrive(x[0], delta[0], n, onsets[0, 0])
+        exact = (part.astype(float) for part in (x, delta))
+        arriving = channel.arrive(*exact, Views(*(part[:, 0] for part in views)), own)[0]
         expected = subject.standardise_array(arriving, np.full(3, n))
         np.testing.assert_allclose(backend.to_numpy(seen["z"]), expected, atol=2e-5)

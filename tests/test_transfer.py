@@ -35,7 +35,7 @@ def test_every_victim_fools_itself_and_others_are_counted_where_they_read_the_re
     for maker, attacked in zip(names, victims, strict=True):
         cases, delta = made_on(attacked, x)
         for judge, victim in zip(names, victims, strict=True):
-            rows = rejudge(Judge(victim), cases, x, delta, lengths)
+            _, rows = rejudge(Judge(victim), cases, x, delta, lengths)
             rates = transfer_rates(rows)
             clean = victim.logits(x).argmax(1)
             agree = np.array(

@@ -19,8 +19,8 @@ from annotated_types import Ge, Gt, Le
 from ecgadv import backend
 from ecgadv.attacks.base import DirectAttack, Found, Problem
 from ecgadv.errors import BackendError, ConfigError
-from ecgadv.threat.objectives import UNTARGETED, Cases
-from ecgadv.victims.loading import Victim
+from ecgadv.threat.goals import UNTARGETED, Exclusive
+from ecgadv.threat.objectives import Cases, Objective
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class _Cleverhans(DirectAttack):
 
         Raises:
             BackendError: Keras runs on another backend than TensorFlow.
-            ConfigError: the objective averages over shifts, which cleverhans cannot.
+            ConfigError: the objective averages over shifts, or has a goal that is no class, which
+                cleverhans cannot.
         """
         if backend.running() != "tensorflow":
             raise BackendError(
@@ -72,7 +73,11 @@ class _Cleverhans(DirectAttack):
             raise ConfigError(
                 f"attack={self.name}: cleverhans cannot average over shifts (eot=none)"
             )
-        victim = problem.objective.victim
+        if not isinstance(problem.objective.goal, Exclusive):
+            raise ConfigError(
+                f"attack={self.name} goal={problem.objective.goal.name}: cleverhans knows "
+                "goal=exclusive only"
+            )
         # One callable for all chunks, as cleverhans traces anew for every callable it meets; what
         # differs from chunk to chunk lies here.
         held: dict[tuple[int, ...], tuple[Callable[[Any], Any], Cases, _Watch]] = {}
@@ -82,12 +87,13 @@ class _Cleverhans(DirectAttack):
 
             shape = cases.x.shape
             if shape not in held:
-                own = Cases(*(tf.Variable(part) for part in _tensors(cases)))
+                own = backend.map_tensors(tf.Variable, cases.on_device())
                 watch = _Watch(shape[0])
-                held[shape] = functools.partial(_logits, victim, own, watch), own, watch
+                held[shape] = functools.partial(_logits, problem.objective, own, watch), own, watch
             model, own, watch = held[shape]
-            for variable, value in zip(own, _tensors(cases), strict=True):
-                variable.assign(value)
+            values: list[Any] = []
+            backend.map_tensors(values.append, cases.on_device())
+            backend.map_tensors(lambda variable: variable.assign(values.pop(0)), own)
             x = tf.convert_to_tensor(own.x)[..., None]
             untargeted = np.asarray(cases.target) == UNTARGETED
             delta, broken_at = np.zeros(shape, np.float32), np.zeros(shape[0], np.int64)
@@ -103,9 +109,7 @@ class _Cleverhans(DirectAttack):
             lost = (broken_at > 0) | ~np.isfinite(delta).all(axis=1)
             # The library goes on after such a gradient, and clips NaN to its bounds.
             delta[lost] = 0
-            excess = backend.to_numpy(
-                judge(backend.tensor(delta, "float32"), Cases(*_tensors(cases)))
-            )
+            excess = backend.to_numpy(judge(backend.tensor(delta, "float32"), cases.on_device()))
             lost |= ~np.isfinite(excess)
             broken_at = np.where(lost & (broken_at == 0), self.gradients, broken_at)
             spent = np.full(len(delta), self.gradients)
@@ -144,15 +148,10 @@ class _Watch:
         return np.asarray(self._at.numpy(), np.int64)
 
 
-def _logits(victim: Victim, cases: Cases, watch: _Watch, x: Any) -> Any:
+def _logits(objective: Objective, cases: Cases, watch: _Watch, x: Any) -> Any:
     """Logits of perturbed records, (B, n, 1) -> (B, classes); what is not free stays."""
     delta = (watch.through(x)[..., 0] - cases.x) * cases.free
-    return victim.forward(victim.standardise(cases.x + delta, cases.valid))
-
-
-def _tensors(cases: Cases) -> list[Any]:
-    kinds = ("float32", "float32", "float32", "int32", "int32", "int32", "int32")
-    return [backend.tensor(part, kind) for part, kind in zip(cases, kinds, strict=True)]
+    return objective.logits(delta, cases, objective.chosen(cases, 0))[:, 0]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ecgadv.errors import ConfigError
 from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 from ecgadv.victims.loading import Victim
+from ecgadv.victims.twin import twin_of
 
 LARGEST_AUTO = {"cpu": 24, "gpu": 512}
 """Largest chunk that ``auto`` chooses: beyond it a gradient per case gets no cheaper."""
@@ -44,11 +45,17 @@ def chunk_size(victim: Victim, wanted: int | str, total: int, views: int = 1) ->
     return -(-max(total, 1) // chunks)
 
 
-WORTH_MEASURING = 20_000
+WORTH_MEASURING = 15_000
 """Gradients in all from which ``auto`` times both precisions; below, compiling costs more."""
 
-FASTER = 0.8
-"""Share of float32's time that bfloat16 must not exceed to be chosen."""
+ROUNDS, MEASURED = 5, 6
+"""Rounds in which the precisions are timed in turn, and cases at most of such a gradient."""
+
+FASTER = 0.85
+"""Share of float32's time that bfloat16 must not exceed to be chosen: no moment's load tips it."""
+
+ALIKE = 0.9
+"""Cosine of bfloat16's gradients to float32's, at the median, below which it is not chosen."""
 
 
 def choose_precision(
@@ -73,7 +80,7 @@ def choose_precision(
                 f"precision=bfloat16: attack={attack.name} judges its own iterates, so it stays in "
                 "float32"
             )
-        victim.with_precision("bfloat16")
+        twin_of(victim, "bfloat16")
         return "bfloat16", "as asked"
     if wanted == "float32" or not coarse or victim.model is None:
         return "float32", "as asked" if wanted == "float32" else "the only one here"
@@ -81,27 +88,42 @@ def choose_precision(
     weight = max(1, victim.model.count_params() // 1_000_000)
     if total * attack.max_steps() * weight < WORTH_MEASURING:
         return "float32", "too little work to measure"
-    times = {p: _gradient_seconds(victim.with_precision(p), size) for p in ("float32", "bfloat16")}
-    best = "bfloat16" if times["bfloat16"] <= FASTER * times["float32"] else "float32"
-    each = ", ".join(f"{p} {1e3 * t / size:.2f} ms" for p, t in times.items())
-    return best, f"{each} a gradient"
+    return _faster(victim, min(size, MEASURED))
 
 
-def _gradient_seconds(victim: Victim, size: int) -> float:
-    """Median time of one compiled gradient of a chunk, three tries."""
+def _faster(victim: Victim, size: int) -> tuple[str, str]:
+    """The precision whose gradients take less time, and the figures."""
+    networks = [_gradient(twin_of(victim, name)) for name in ("float32", "bfloat16")]
+    x = backend.tensor(np.random.default_rng(0).standard_normal((size, victim.width)), "float32")
+    first, second = (backend.to_numpy(gradient(x)[1]).astype(np.float64) for gradient in networks)
+    seconds = np.zeros((ROUNDS, 2))
+    for row in seconds:
+        # In turn, so that what else the machine does falls on both alike.
+        for column, gradient in enumerate(networks):
+            started = time.perf_counter()
+            backend.to_numpy(gradient(x)[1])
+            row[column] = time.perf_counter() - started
+    share = float(np.median(seconds[:, 1] / seconds[:, 0]))
+    sizes = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    cosine = float(np.median((first * second).sum(axis=1) / np.maximum(sizes, 1e-300)))
+    one, other = 1e3 * np.median(seconds, axis=0) / size
+    told = (
+        f"a gradient takes {one:.2f} ms in float32, bfloat16 {share:.2f} of that ({other:.2f} ms; "
+        f"medians of {ROUNDS}, at most {FASTER} is worth it)"
+    )
+    if not cosine >= ALIKE:
+        return "float32", f"{told}, but points elsewhere (cosine {cosine:.2f})"
+    return "bfloat16" if share <= FASTER else "float32", told
+
+
+def _gradient(victim: Victim) -> Callable[[Any], Any]:
+    """A compiled gradient of a logit."""
 
     def energy(x: Any) -> tuple[Any, Any]:
         logits = victim.forward(x)
         return logits[:, 0], logits
 
-    gradient = backend.compile(backend.value_and_grad(energy))
-    x = backend.tensor(np.random.default_rng(0).standard_normal((size, victim.width)), "float32")
-    seconds = []
-    for _ in range(4):
-        started = time.perf_counter()
-        backend.to_numpy(gradient(x)[1])
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[1:]))
+    return backend.compile(backend.value_and_grad(energy))
 
 
 @dataclass(frozen=True)
@@ -230,7 +252,7 @@ class Engine:
         total = len(cases.x)
         factor = self.factor(cases.free)
         rows = np.arange(total)
-        device_cases = _to_device(cases)
+        device_cases = cases.on_device()
         device_factor = Factor(*(backend.tensor(part, "float32") for part in factor))
         state = self._init(device_cases, device_factor)
         parts: list[tuple[np.ndarray, Solution]] = []
@@ -289,11 +311,6 @@ def _where(condition: Any, these: Any, those: Any) -> Any:
         return type(these)(*parts) if hasattr(these, "_fields") else tuple(parts)
     rows = ops.reshape(condition, (-1,) + (1,) * (len(these.shape) - 1))
     return ops.where(rows, these, those)
-
-
-def _to_device(cases: Cases) -> Cases:
-    kinds = Cases("float32", "float32", "float32", "int32", "int32", "int32", "int32")
-    return Cases(*(backend.tensor(a, k) for a, k in zip(cases, kinds, strict=True)))
 
 
 def _take(tree: Any, rows: np.ndarray) -> Any:

@@ -20,7 +20,6 @@ from annotated_types import Ge, Gt
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.errors import ConfigError
 from ecgadv.options import Band, Spans
-from ecgadv.threat.injection import Injection
 from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 
@@ -70,7 +69,7 @@ class EOTState(NamedTuple):
 
 @dataclass(frozen=True)
 class EOT(Attack):
-    """Options of the attack; needs the objective of Type II.
+    """Options of the attack; needs injected signals.
 
     Attributes:
         schedule: ``budget`` or ``paper``.
@@ -152,7 +151,7 @@ class EOT(Attack):
         """Starts from silence."""
         from keras import ops
 
-        if not isinstance(problem.objective, Injection):
+        if not problem.objective.channel.injected:
             raise ConfigError("attack=eot: makes injected signals, it needs threat_model=type2")
         zero = ops.zeros_like(cases.x)
         row = zero[:, 0]
@@ -209,7 +208,6 @@ class EOT(Attack):
         from keras import ops
 
         metric, objective = problem.metric, problem.objective
-        assert isinstance(objective, Injection)
         penalised = self.schedule == "paper" or metric.smooth > 0
         turn = state.search * self._length + state.iteration
 

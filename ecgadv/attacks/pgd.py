@@ -31,7 +31,7 @@ class PGDState(NamedTuple):
     Attributes:
         delta: (B, n) current iterate, within the ball.
         best: (B, n) iterate with the largest excess so far.
-        best_excess: (B,) its excess, see :class:`ecgadv.threat.objectives.Outcome`.
+        best_excess: (B,) its excess, see :class:`ecgadv.threat.goals.Outcome`.
         iteration: (B,) steps done.
         gradients: (B,) gradient evaluations.
         forwards: (B,) forward evaluations without a gradient.

@@ -73,22 +73,13 @@ class Shifts:
 
 
 @dataclass(frozen=True)
-class Filter:
-    """``filter``."""
-
-    high_pass: Annotated[float, Gt(0)]
-    mains: Frequencies | None
-    q: Annotated[float, Gt(0)]
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """``evaluation``: how a shifted perturbation is judged."""
 
     shifts: Annotated[int, Ge(1)]
     max_records: Annotated[int, Ge(1)] | None
     order: Literal["shift_filter", "filter_shift"]
-    filter: Literal["none", "rectangular", "butterworth"]
+    filter: Name
     high_pass: Annotated[float, Gt(0)] | None
     mains: Frequencies | None
 
@@ -96,7 +87,6 @@ class Evaluation:
 SECTIONS = {
     "paths": f"{__name__}.Paths",
     "eot": f"{__name__}.Shifts",
-    "filter": f"{__name__}.Filter",
     "evaluation": f"{__name__}.Evaluation",
     "selection": "ecgadv.records.selection.Selection",
     "tracking": "ecgadv.tracking.settings.Settings",

@@ -16,6 +16,7 @@ GROUPS = (
     "deployment",
     "metric",
     "target",
+    "goal",
     "attack",
     "eot",
     "filter",

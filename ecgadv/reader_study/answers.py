@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgadv.errors import StoreError
+from ecgadv.evaluate.tables import Table
 
 ANSWERS_FORMAT = "ecgadv reading study: answers"
 
@@ -23,12 +24,16 @@ ANSWER_COLUMNS = (
 """Columns of the CSV that the page saves."""
 
 
-JOINED_COLUMNS = (
-    "reader", "experience", "place", "trial", "kind", "record", "source", "target", "metric",
-    "correct", "confidence", "milliseconds",
+JOINED = Table(
+    {
+        "reader": str, "experience": str, "place": int, "trial": str, "kind": str, "record": str,
+        "source": str, "target": str, "metric": str, "correct": bool, "confidence": int,
+        "milliseconds": float,
+    },
+    empty=frozenset({"correct"}),
 )  # fmt: skip
-"""Columns of the answers once the key is known; ``metric`` is the altered strip's (``detect``) or
-the chosen one (``closest``)."""
+"""``study_answers.csv``, the answers once the key is known; ``metric`` is the altered strip's
+(``detect``) or the chosen one (``closest``), where no answer is right."""
 
 
 def read_answers(path: Path) -> list[dict[str, Any]]:
@@ -123,7 +128,7 @@ def read_key(file: Path) -> dict[str, Any]:
 
 
 def join(answers: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Answers with what was shown: rows under :data:`JOINED_COLUMNS`.
+    """Answers with what was shown: rows under :data:`JOINED`.
 
     Raises:
         StoreError: an answer belongs to another study, or its strips are not those of the trial,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgadv.errors import ConfigError, StoreError
-from ecgadv.reader_study.answers import JOINED_COLUMNS, join, read_answers, read_key
+from ecgadv.reader_study.answers import JOINED, join, read_answers, read_key
 from ecgadv.reader_study.figure import scores_figure
 from ecgadv.reader_study.page import FOLDER, KEY, write_study
 from ecgadv.reader_study.scores import score
@@ -90,7 +90,8 @@ def evaluate(cfg: Mapping[str, Any], folder: Path) -> int:
     scores = {"study": key["study"], "study_seed": key["seed"], **score(rows, int(cfg["seed"]))}
     mine = {"signature": signature(cfg)}
     write_atomic(folder / IDENTITY, json.dumps(mine) + "\n")
-    write_csv(folder / "study_answers.csv", rows, JOINED_COLUMNS)
+    answers_only = [{k: v for k, v in row.items() if k != "offered"} for row in rows]
+    write_csv(folder / "study_answers.csv", answers_only, JOINED)
     write_atomic(folder / "study_scores.json", json.dumps(scores, indent=1) + "\n")
     with style.vector_copies():
         style.save_figure(scores_figure(scores), folder / "figures" / "study_scores.png")

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecgadv.evaluate.trials import HISTORY, SHIFTS, trial_table
 from ecgadv.records.preprocessing import FS
 from ecgadv.report import style
-from ecgadv.threat.transforms import FrontEnd
+from ecgadv.study.setting import device
+from ecgadv.threat.front_ends import from_config
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
@@ -27,16 +29,12 @@ KINDS = {
 
 
 def read_table(file: Path) -> pd.DataFrame | None:
-    """A CSV file with rows; None where there is none."""
-    import pandas as pd
-
+    """A table that lies beside ``cases.csv``, with rows; None where there is none."""
     if not file.is_file():
         return None
-    # Names stay texts: 007 and 7 are two recordings.
-    names = ("perturbation_case", "victim_record", "source", "target", "predicted", "made_from",
-             "case_id")  # fmt: skip
-    table = pd.read_csv(file, keep_default_na=False, dtype=dict.fromkeys(names, str))
-    return table if len(table) else None
+    table = {"shifts.csv": SHIFTS, "history.csv": HISTORY}.get(file.name) or trial_table()
+    found = table.frame(file)
+    return found if len(found) else None
 
 
 def _hits(shifts: pd.DataFrame) -> pd.Series:
@@ -216,7 +214,7 @@ def _stopped(config: dict[str, Any], fs: float) -> list[float]:
     node = config.get("evaluation") or {}
     if config.get("deployment") != "local" or node.get("filter") in (None, "none"):
         return []
-    return _frequencies({**node, "name": node["filter"]}, fs)
+    return list(from_config(device(config), fs).removed)
 
 
 def _modelled(config: dict[str, Any], fs: float) -> list[float]:
@@ -224,13 +222,7 @@ def _modelled(config: dict[str, Any], fs: float) -> list[float]:
     node = config.get("filter") or {}
     if config.get("deployment") != "local" or node.get("name") in (None, "none"):
         return []
-    return _frequencies(node, fs)
-
-
-def _frequencies(node: dict[str, Any], fs: float) -> list[float]:
-    """High-pass and mains of a front end, in Hz."""
-    end = FrontEnd.from_config(node, fs)
-    return [end.high_pass, *end.mains]
+    return list(from_config(node, fs).removed)
 
 
 def _band(config: dict[str, Any]) -> list[float] | None:

@@ -16,7 +16,7 @@ from ecgadv.making import instantiate
 from ecgadv.records.base import CLASSES
 from ecgadv.records.opening import open_source
 from ecgadv.records.preprocessing import FS, N_SAMPLES
-from ecgadv.store.columns import CASE_COLUMNS, PART_KEYS
+from ecgadv.store.columns import CASES, PART_KEYS
 from ecgadv.store.files import read_object
 
 if TYPE_CHECKING:
@@ -75,16 +75,9 @@ class Run:
         Raises:
             StoreError: it is cut off, or no table of cases.
         """
-        import pandas as pd
-
         file = self.folder / "cases.csv"
-        text = dict.fromkeys(
-            ("case_id", "record", "source", "target", "predicted", "status", "message", "split"),
-            str,
-        )
         try:
-            empty = {c: [""] for c in CASE_COLUMNS if c not in text}
-            table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=empty)
+            table = CASES.frame(file)
             table["success"]
         except (OSError, ValueError, KeyError) as error:
             why = str(error).splitlines()[0]

@@ -20,16 +20,21 @@ from ecgadv.errors import ConfigError
 from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
 from ecgadv.evaluate.cases import skipped_record
+from ecgadv.evaluate.distances import Distance
+from ecgadv.evaluate.tables import Table
 from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
 from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.write import write_report
 from ecgadv.store import RunStore, part_files, success_pairs, write_csv
+from ecgadv.store.columns import case_table
 from ecgadv.store.files import read_object
 from ecgadv.store.identity import refuse_other
 from ecgadv.store.signature import signature
+from ecgadv.study.audience import audience, universal_specs
 from ecgadv.study.cases import CaseSpec, enumerate_cases
+from ecgadv.study.setting import open_study
 from ecgadv.study.study import Study
 from ecgadv.tasks import type2
 from ecgadv.tasks.chunks import Setup, attack_all
@@ -45,9 +50,9 @@ from ecgadv.tasks.common import (
 )
 from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri, ui_command
 from ecgadv.victims.declared import KEYS, Reading, declared
-from ecgadv.victims.loading import WEIGHTS, Victim
+from ecgadv.victims.loading import WEIGHTS
 
-ATTACK_VERSION = "2"
+ATTACK_VERSION = "3"
 """Part of a run's identity; changes with anything that changes what an attack finds."""
 
 VERSIONED = ("ecgadv", "hydra-core", "mlflow", "numpy", "scipy")
@@ -75,6 +80,7 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
         EcgadvError: an option, the data or the victim cannot be used.
     """
     attack: Attack = instantiate(cfg["attack"])
+    table = case_table(Distance.of(instantiate(cfg["metric"])))
     selection = Selection.from_config(cfg["selection"], declared(cfg["victim"]).classes)
     identity = {"signature": signature(cfg), "attack_version": ATTACK_VERSION}
     refuse_other(folder, **identity)
@@ -86,26 +92,13 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
         study = open_study(cfg, open_victim(cfg, records), attack)
         identity |= {"victim": study.victim.sha256}
         refuse_other(folder, **identity)
-    return partial(_run, cfg, folder, attack, selection, records, study, identity)
-
-
-def open_study(cfg: Mapping[str, Any], victim: Victim, attack: Attack) -> Study:
-    """Attack and judge of a configuration.
-
-    Raises:
-        ConfigError: an option does not fit the victim or the deployment.
-    """
-    metric = instantiate(cfg["metric"])
-    return Study(
-        victim, metric.over(victim.leads), attack, type2.deployment(cfg, victim),
-        seed=cfg["seed"], shifts=attack_shifts(cfg),
-        injected=type2.injection(cfg, victim) if cfg["threat_model"] == "type2" else None,
-    )  # fmt: skip
+    return partial(_run, cfg, folder, table, attack, selection, records, study, identity)
 
 
 def _run(
     cfg: Mapping[str, Any],
     folder: Path,
+    table: Table,
     attack: Attack,
     selection: Selection,
     records: RecordSet,
@@ -115,7 +108,7 @@ def _run(
     """The run itself, on what :func:`prepare` opened."""
     share = tuple(int(v) for v in str(cfg["shard"]).split("/")) if cfg.get("shard") else (1, 1)
     is_split = bool(cfg.get("shard"))
-    with RunStore(folder) as store:
+    with RunStore(folder, table) as store:
         refuse_other(folder, **identity)
         tracker = NullTracker()
         if not is_split:
@@ -138,8 +131,9 @@ def _run(
             show_frequencies(frequencies, records.name, victim.name)
             unread = unusable_records(records, predictions, victim.n)
             heard, correct = None, predictions.correct
-            if study.injected is not None:
-                heard = type2.audience(
+            if study.channel.injected:
+                type2.check(cfg)
+                heard = audience(
                     cfg, victim, records, correct, predictions.split,
                     int(getattr(attack, "train_records", 0)),
                 )  # fmt: skip
@@ -151,9 +145,8 @@ def _run(
             specs = enumerate_cases(chosen, str(cfg["target"]), victim.classes)
             if heard is not None and heard.training:
                 together = cfg["universal"] == "all"
-                specs = type2.universal_specs(heard, specs, records, together)
-                assert study.injected is not None
-                study.injected = replace(study.injected, pool=heard.pool(records, victim))
+                specs = universal_specs(heard, specs, records, together)
+                study.channel = replace(study.channel, pool=heard.pool(records, victim))
             splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
             setup = Setup(records, study, splits, heard)
             plan = _plan(cfg, store, setup, specs)
@@ -172,7 +165,7 @@ def _run(
             result |= _robustness(store, setup, folder)
             if study.judge.channel.moving:
                 result["evaluation"] = type2.export(
-                    folder, store.rows(), victim.classes, cfg["seed"]
+                    folder, store.beside(), victim.classes, cfg["seed"]
                 )
             if heard is not None:
                 result["training_records"] = {
@@ -182,11 +175,6 @@ def _run(
             write_report(folder)
             _show(cfg, folder, result)
     return 1 if result["n_failed"] else 0
-
-
-def attack_shifts(cfg: Mapping[str, Any]) -> int:
-    """Random onsets that the attack averages over in an evaluation; 0 with ``eot=none``."""
-    return int(cfg["eot"].get("shifts") or 0) if cfg["eot"]["name"] == "shift" else 0
 
 
 def _reaching(study: Study, records: RecordSet, correct: np.ndarray) -> np.ndarray:
@@ -305,8 +293,9 @@ def _plan(
     size = setup.study.size(cfg["batch_size"], total)
     names = [s.case_id for s in specs]
     precision, why = setup.study.precision(cfg["precision"], total, size)
-    if cfg["precision"] == "auto" and not store.parts:
-        say(f"precision: {precision} ({why})")
+    gradients = f"{precision} ({why}), of {setup.study.differentiated}"
+    if not store.parts:
+        say(f"gradients: {gradients}")
     plan = store.plan(
         {
             "identity": {
@@ -317,6 +306,7 @@ def _plan(
             },
             "victim_file": _victim_file(cfg),
             "precision": precision,
+            "gradients": gradients,
             "size": size,
             "chunks": [names[i : i + size] for i in range(0, len(names), size)],
         }
@@ -332,32 +322,35 @@ def _plan(
 def _summary(
     cfg: Mapping[str, Any], store: RunStore, setup: Setup, plan: Mapping[str, Any]
 ) -> dict[str, Any]:
-    rows = store.rows()
+    rows, distance = store.rows(), Distance.of(setup.study.metric)
     versions = {"python": platform.python_version(), **backend.versions()}
     for package in VERSIONED:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = __version__ if package == "ecgadv" else "absent"
-    return summaries.summarise(rows, success_pairs(rows)) | {
+    return summaries.summarise(rows, success_pairs(rows), distance.column) | {
         "config_signature": signature(cfg),
         "victim": {"name": setup.study.victim.name, "sha256": setup.study.victim.sha256},
         "input": setup.study.victim.reading,
         "data": {"name": setup.records.name, "digest": setup.records.digest},
-        "metric": setup.study.metric.name,
+        "metric": distance.metric,
+        "distance": distance.told(),
         "attack": setup.study.attack.name,
         "batch_size": plan["size"],
         "precision": plan["precision"],
+        "gradients": plan["gradients"],
         "versions": versions,
     }
 
 
 def _robustness(store: RunStore, setup: Setup, folder: Path) -> dict[str, Any]:
     """The victim's robustness, and its curves as ``robustness.csv``; {} for fixed budgets."""
-    column = curves.COLUMN_OF_METRIC.get(setup.study.metric.name)
-    if column is None or not setup.study.attack.minimises:
+    distance, rows = Distance.of(setup.study.metric), store.rows()
+    # Cases of an earlier version may lack the column of a distance that is not a usual one.
+    lacking = any(row["success"] and row.get(distance.column) is None for row in rows)
+    if lacking or not setup.study.attack.minimises:
         return {}
-    rows = store.rows()
-    steps = curves.curve_rows(curves.pair_curves(rows, column))
-    write_csv(folder / "robustness.csv", steps, curves.CURVE_COLUMNS)
-    return {"robustness": curves.robustness(rows, column)}
+    steps = curves.curve_rows(curves.pair_curves(rows, distance.column))
+    write_csv(folder / "robustness.csv", steps, curves.CURVES)
+    return {"robustness": curves.robustness(rows, distance)}

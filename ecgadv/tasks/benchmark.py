@@ -43,6 +43,7 @@ from ecgadv.threat import metrics
 from ecgadv.threat.metrics import Quadratic
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
+from ecgadv.victims.twin import twin_of
 
 OWN = ("minnorm", "cw")
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers.py"
@@ -233,6 +234,7 @@ def _method(
         "options": repr(study.attack),
         "code": hashlib.sha256(source).hexdigest()[:16],
         "precision": precision,
+        "folded": twin_of(bench.victim) is not bench.victim,
         # Carlini and Wagner's attack works in Euclidean coordinates: no ridge.
         "ridge": None if name == "cw" else form.ridge,
         "seed": study.seed,

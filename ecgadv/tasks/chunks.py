@@ -10,16 +10,16 @@ import numpy as np
 
 from ecgadv.errors import EcgadvError
 from ecgadv.evaluate.cases import case_rows, left_out
+from ecgadv.evaluate.tables import Row
+from ecgadv.evaluate.trials import Beside
 from ecgadv.records.base import RecordSet
 from ecgadv.report.progress import Progress
-from ecgadv.store import RunStore
+from ecgadv.store import Part, RunStore
+from ecgadv.study.audience import Audience
 from ecgadv.study.cases import CaseSpec
 from ecgadv.study.study import Chunk, Study, goals
 from ecgadv.tasks import type2
-from ecgadv.tasks.common import (
-    say,
-)
-from ecgadv.tasks.type2 import Audience
+from ecgadv.tasks.common import say
 from ecgadv.tracking import NullTracker
 from ecgadv.victims.pipeline import flatten, unflatten
 
@@ -69,12 +69,12 @@ def attack_all(
                 rate = f"success {hits}/{base}" if base else "first batch"
                 progress.update(min(base + gone + finished, total), f"{rate}, step {step}")
 
-            rows, delta, scale = _attack_chunk(setup, chunks[number], width, precision, tick)
-            store.add(number, rows, delta, scale)
+            part = _attack_chunk(setup, chunks[number], width, precision, tick)
+            store.keep(number, part)
             store.export()
-            cases += sum(row["status"] != "skipped" for row in rows)
-            absent += sum(row["status"] == "skipped" for row in rows)
-            won += sum(bool(row["success"]) for row in rows)
+            cases += sum(row["status"] != "skipped" for row in part.rows)
+            absent += sum(row["status"] == "skipped" for row in part.rows)
+            won += sum(bool(row["success"]) for row in part.rows)
             progress.update(cases + absent, f"success {won}/{cases}")
             tracker.progress(
                 cases, {"cases_done": cases, "success_so_far": won / cases if cases else 0.0}
@@ -89,10 +89,10 @@ def attack_all(
 
 def _attack_chunk(
     setup: Setup, specs: list[CaseSpec], width: int, precision: str, tick: Any
-) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
-    """Rows, perturbations and mV scales of one chunk; an error becomes rows that say so."""
+) -> Part:
+    """One chunk, attacked and judged; an error becomes rows that say so."""
     study, heard = setup.study, setup.heard
-    victim = study.victim
+    victim, goal = study.victim, study.judge.goal.name
     try:
         batch = setup.records.batch([s.position for s in specs], victim.n, victim.over)
         chunk = Chunk(
@@ -100,29 +100,31 @@ def _attack_chunk(
             seen=heard.seen(specs) if heard else None,
         )  # fmt: skip
         outcome = study.run(chunk, width=width, precision=precision, tick=tick)
-        extras: list[dict[str, Any]] = []
-        verdicts = []
+        extras: list[Row] = []
+        verdicts, tables = [], []
         for i, spec in enumerate(specs):
-            own = outcome.trials[i] if outcome.trials else None
-            verdict, cells = own, {}
+            verdict, cells = outcome.trials[i] if outcome.trials else None, {}
             if outcome.status[i] == "ok" and study.judge.channel.moving:
                 everyone = heard or Audience(np.zeros(len(setup.records), bool), {})
-                tables, verdict = type2.tried(
-                    study.judge, setup.records, everyone, spec, outcome.delta[i], own
+                table, verdict = type2.tried(
+                    study.judge, setup.records, everyone, spec, outcome.delta[i], verdict
                 )
-                cells = {"target_rate": verdict.rate, **tables}
+                tables.append(table)
+                cells = {"target_rate": verdict.rate}
                 if heard:
-                    cells |= type2.signal_cells(
-                        outcome.delta[i], study.own, batch.scale_mv[i], spec, outcome, i
-                    )
+                    scale = batch.scale_mv[i]
+                    cells |= type2.signal_cells(outcome.delta[i], study.own, scale, spec)
+                    tables.append(type2.learning(spec, outcome, i))
             verdicts.append(verdict)
             extras.append(cells)
         splits = [setup.splits[s.record] for s in specs]
-        rows = case_rows(victim, specs, batch, outcome, splits, verdicts, extras)
+        rows = case_rows(victim, study.metric, specs, batch, outcome, splits, verdicts, extras)
+        rows = [row | {"goal": goal} for row in rows]
     except (EcgadvError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         say(f"error: {specs[0].case_id} and {len(specs) - 1} more cases failed: {reason}")
-        rows = [left_out(spec, "failed", reason) for spec in specs]
-        return rows, np.zeros((0, *victim.shape)), np.zeros(0)
+        rows = [left_out(spec, "failed", reason) | {"goal": goal} for spec in specs]
+        return Part.of(rows, np.zeros((0, *victim.shape)), np.zeros(0))
     kept = np.array([row["status"] == "ok" for row in rows])
-    return rows, unflatten(outcome.delta, victim.leads)[kept], batch.scale_mv[kept]
+    delta = unflatten(outcome.delta, victim.leads)[kept]
+    return Part.of(rows, delta, batch.scale_mv[kept], Beside.joined(tables))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ecgadv.store.columns import TEXT_COLUMNS
+from ecgadv.store.columns import CASES
 from ecgadv.tracking import content
 
 if TYPE_CHECKING:
@@ -47,8 +47,9 @@ def log_table(
     api: MlflowClient, run_id: str, rows: list[dict[str, Any]], artifact_file: str
 ) -> None:
     """Log a table of equal rows, with every digit; one that is there is replaced."""
+    texts = {*CASES.texts, *_JOB_TEXTS}
     columns = {
-        key: [row.get(key) if key in (*TEXT_COLUMNS, *_JOB_TEXTS) else _cell(row.get(key))
+        key: [row.get(key) if key in texts else _cell(row.get(key))
               for row in rows]
         for key in rows[0]
     }  # fmt: skip

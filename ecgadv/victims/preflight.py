@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -222,7 +223,8 @@ def _check_gradient(victim: Victim, x: np.ndarray, first: np.ndarray) -> None:
     """Raise where the gradient is of no use on whole records; note where it is not on others."""
     where = f"victim {victim.name}"
     gradient = _gradient_function(victim)
-    plain = gradient(x[:PLAIN])
+    plain, _ = gradient(x[:PLAIN])
+    victim.reference = Reference(x[:PLAIN], first[:PLAIN], plain)
     bad = ~np.isfinite(plain)
     if bad.any():
         raise VictimError(
@@ -232,7 +234,7 @@ def _check_gradient(victim: Victim, x: np.ndarray, first: np.ndarray) -> None:
     if not np.any(plain):
         raise VictimError(f"{where}: the gradient of its outputs by its input is zero everywhere")
     rows = slice(PLAIN, 2 * PLAIN)
-    bad = ~np.isfinite(gradient(x[rows])) | ~np.isfinite(first[rows]).all(axis=1, keepdims=True)
+    bad = ~np.isfinite(gradient(x[rows])[0]) | ~np.isfinite(first[rows]).all(axis=1, keepdims=True)
     for name, part in (("zero-padded (short) records", bad[:2]), ("flat stretches", bad[2:])):
         if part.any():
             victim.notes += (
@@ -247,8 +249,34 @@ def _input_shape(victim: Victim) -> str:
     return f"(B, {victim.n}, {victim.leads})"
 
 
-def _gradient_function(victim: Victim) -> Callable[[np.ndarray], np.ndarray]:
-    """Gradient of a mixture of all logits by the input, as arrays."""
+@dataclass(frozen=True)
+class Reference:
+    """What a network answers to a few beats.
+
+    Attributes:
+        x: (PLAIN, leads·n) standardised inputs.
+        logits: (PLAIN, C).
+        gradient: (PLAIN, leads·n) of a mixture of all logits by the input.
+    """
+
+    x: np.ndarray
+    logits: np.ndarray
+    gradient: np.ndarray
+
+
+def reference(victim: Victim) -> Reference:
+    """Logits and gradient of a network on standard inputs.
+
+    Raises:
+        VictimError: there is no gradient.
+    """
+    x = flatten(probe_signals(victim.n, victim.fs, PLAIN, victim.leads))
+    gradient, logits = _gradient_function(victim)(x)
+    return Reference(x, logits, gradient)
+
+
+def _gradient_function(victim: Victim) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Gradient of a mixture of all logits by the input, and the logits, as arrays."""
     from keras import ops
 
     def loss(signal: Any) -> tuple[Any, Any]:
@@ -257,9 +285,10 @@ def _gradient_function(victim: Victim) -> Callable[[np.ndarray], np.ndarray]:
 
     compiled = backend.compile(backend.value_and_grad(loss))
 
-    def gradient(x: np.ndarray) -> np.ndarray:
+    def gradient(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
-            return backend.to_numpy(compiled(backend.tensor(x))[1])
+            (_, logits), found = compiled(backend.tensor(x))
+            return backend.to_numpy(found), backend.to_numpy(logits)
         except Exception as error:  # a network may raise anything
             raise VictimError(
                 f"victim {victim.name}: no gradient by its input: {one_line(error)}"

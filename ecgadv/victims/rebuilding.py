@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,13 @@ OTHER_FLOATS = ("float16", "bfloat16", "float64")
 """Arithmetic of layers that is replaced by float32."""
 
 
-def rebuilt(model: Any, policy: str, keep: Any = None, inputs: Any = None) -> Any:
+def rebuilt(
+    model: Any,
+    policy: str,
+    keep: Any = None,
+    inputs: Any = None,
+    changes: Mapping[int, tuple[dict[str, Any] | None, list[np.ndarray]]] | None = None,
+) -> Any:
     """The same network with other arithmetic and weights of its own, layers and models in it too.
 
     Args:
@@ -20,8 +27,13 @@ def rebuilt(model: Any, policy: str, keep: Any = None, inputs: Any = None) -> An
         policy: dtype policy of every layer.
         keep: a layer that keeps its own.
         inputs: shape of its input with the batch, where it should be another one.
+        changes: by the id of a layer, what is another in its configuration, and its weights; None
+            for a layer that only hands on what it is given.
     """
     import keras
+
+    changes = changes or {}
+    pairs: list[tuple[Any, Any]] = []
 
     def recast(layer: Any) -> Any:
         if isinstance(layer, keras.layers.Lambda):
@@ -32,10 +44,15 @@ def rebuilt(model: Any, policy: str, keep: Any = None, inputs: Any = None) -> An
             )  # fmt: skip
         if not isinstance(layer, keras.layers.Layer):
             return layer  # An operation has no weights.
-        config = layer.get_config()
+        changed, _ = changes.get(id(layer), ({}, None))
+        if changed is None:
+            return _passing(layer.name, policy)
+        config = layer.get_config() | changed
         if layer is not keep:
             config = {**_in_policy(config, policy), "dtype": policy}
-        return type(layer).from_config(config)
+        made = type(layer).from_config(config)
+        pairs.append((layer, made))
+        return made
 
     with backend.keras_defaults(layout=True):
         # Without a loss and an optimiser, which would be copied too.
@@ -44,11 +61,33 @@ def rebuilt(model: Any, policy: str, keep: Any = None, inputs: Any = None) -> An
             batch_shape=inputs or model.inputs[0].shape, dtype="float32", name=model.inputs[0].name
         )
         twin = keras.models.clone_model(bare, start, clone_function=recast, recursive=True)
-    twin.set_weights([_as_float(w) for w in bare.get_weights()])
+    for layer, made in pairs:
+        _, weights = changes.get(id(layer), (None, layer.get_weights()))
+        made.set_weights([_as_float(w) for w in weights])
     for layer in twin._flatten_layers():
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
     return twin
+
+
+def head_layer(model: Any) -> Any:
+    """The layer or operation that makes a model's output, also inside models in it."""
+    last = model.outputs[0]._keras_history.operation
+    inside = getattr(last, "outputs", None)
+    return head_layer(last) if inside else last
+
+
+def _passing(name: str, policy: str) -> Any:
+    """A layer that hands on its input, called as a normalisation is."""
+    import keras
+
+    class Passing(keras.layers.Layer):
+        supports_masking = True
+
+        def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+            return inputs
+
+    return Passing(name=name, dtype=policy)
 
 
 def _as_float(array: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,97 @@ def weights(module: Any) -> list[np.ndarray]:
 
     tensors = [v.detach() for v in module.state_dict().values() if isinstance(v, torch.Tensor)]
     return [np.asarray((t.dequantize() if t.is_quantized else t).cpu()) for t in tensors]
+
+
+def folded_module(module: Any) -> tuple[Any, int, int]:
+    """A copy of a module whose batch normalisations are part of the layers before them.
+
+    A normalisation is left where another layer takes its input too, and where a layer is called
+    more than once. TorchScript folds by its own rules.
+
+    Args:
+        module: as :func:`copied` made it; unchanged.
+
+    Returns:
+        The copy (``module`` itself where nothing can be folded), the number of normalisations
+        folded, and the number that there were.
+
+    Raises:
+        Exception: whatever tracing raises, on a module whose way depends on values, say.
+    """
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        return _folded_script(module)
+    there = sum(
+        isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in module.modules()
+    )
+    if not there:
+        return module, 0, 0
+    traced = torch.fx.symbolic_trace(copy.deepcopy(module))
+    gone = _fold_traced(traced)
+    return (traced if gone else module), gone, there
+
+
+def _folded_script(module: Any) -> tuple[Any, int, int]:
+    import torch
+
+    there = str(module.inlined_graph).count("aten::batch_norm")
+    if not there:
+        return module, 0, 0
+    frozen = torch.jit.freeze(module)
+    gone = there - str(frozen.inlined_graph).count("aten::batch_norm")
+    return (frozen if gone else module), gone, there
+
+
+def _fold_traced(traced: Any) -> int:
+    """Fold the normalisations of a traced module in place, and count them."""
+    from torch import nn
+    from torch.nn.utils import fusion
+
+    def transposed(layer: Any, norm: Any) -> Any:
+        return fusion.fuse_conv_bn_eval(layer, norm, transpose=True)
+
+    fold: dict[Any, Any] = {nn.Linear: fusion.fuse_linear_bn_eval}
+    fold |= dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), fusion.fuse_conv_bn_eval)
+    fold |= dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), transposed)
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    passing = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+    modules = dict(traced.named_modules())
+    calls = [node for node in traced.graph.nodes if node.op == "call_module"]
+    times = Counter(node.target for node in calls)
+
+    def alone(node: Any) -> Any:
+        """The module of a call, where it is the only one and one other call takes its answer."""
+        is_call = getattr(node, "op", "") == "call_module" and times[node.target] == 1
+        return modules[node.target] if is_call and len(node.users) == 1 else None
+
+    gone = 0
+    for node in calls:
+        norm = modules[node.target]
+        if type(norm) not in norms or not norm.track_running_stats or times[node.target] != 1:
+            continue
+        before: Any = node.args[0] if node.args else None
+        while type(alone(before)) in passing:
+            before = before.args[0]
+        layer = alone(before)
+        if type(layer) not in fold or _width(layer) != norm.num_features:
+            continue
+        modules[before.target] = fold[type(layer)](layer, norm)
+        traced.add_submodule(before.target, modules[before.target])
+        node.replace_all_uses_with(node.args[0])
+        traced.graph.erase_node(node)
+        gone += 1
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return gone
+
+
+def _width(layer: Any) -> int:
+    """Channels that a layer answers; 0 where PyTorch's folding does not know it."""
+    if getattr(layer, "transposed", False) and layer.groups > 1:
+        return 0
+    return int(getattr(layer, "out_channels", 0) or layer.out_features)
 
 
 def _activations_kept(module: Any, torch: Any) -> dict[int, Any]:

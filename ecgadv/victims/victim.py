@@ -15,7 +15,6 @@ from ecgadv.errors import VictimError
 from ecgadv.records.base import CLASSES
 from ecgadv.records.preprocessing import FS, N_SAMPLES
 from ecgadv.victims.pipeline import flatten, standardise, standardise_array
-from ecgadv.victims.rebuilding import rebuilt
 
 PREDICT_BATCH = 32
 """Fixed batch shape of verification, so that nothing is traced twice."""
@@ -39,6 +38,7 @@ class Victim:
         open_length: whether nobody said how long an input is, so that ``n`` is only the usual one.
         notes: what a user should know of it, a sentence each.
         checked: whether :func:`ecgadv.victims.preflight.preflight` has passed.
+        reference: what that saw of its answers, None where it has not.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Victim:
         self.open_length = open_length
         self.notes = tuple(notes)
         self.checked = False
+        self.reference: Any = None
         self._compiled: Callable[[Any], Any] | None = None
 
     def __repr__(self) -> str:
@@ -216,27 +217,22 @@ class Victim:
         """
         changed, own = copy.copy(self), self.preprocess
         changed.preprocess = change if own is None else lambda signal: own(change(signal))
-        changed.checked, changed._compiled = False, None
+        changed.checked, changed.reference, changed._compiled = False, None, None
         return changed
 
-    def with_precision(self, precision: str) -> Victim:
-        """The same network computing in ``bfloat16`` (weights and logits stay float32).
+    @property
+    def network(self) -> Any:
+        """What computes the logits: the Keras model, a module of PyTorch, or a function."""
+        return self._forward if self.model is None else self.model
 
-        For gradients only: success is judged by the float32 victim.
-
-        Raises:
-            VictimError: the victim is no Keras model, so its arithmetic is not ours to choose.
-        """
-        if precision == "float32":
-            return self
-        if self.model is None:
-            raise VictimError(f"precision={precision}: victim {self.name} is no Keras model")
-        # The last layer keeps its precision, so that logits are not rounded.
-        twin = rebuilt(self.model, f"mixed_{precision}", keep=self.model.layers[-1])
-        coarse = copy.copy(self)
-        coarse.model, coarse._compiled = twin, None
-        coarse._forward = lambda x: twin(x, training=False)
-        return coarse
+    def with_network(self, network: Any) -> Victim:
+        """The same victim computing by another network of the same kind."""
+        twin = copy.copy(self)
+        twin._compiled, twin.reference, twin._forward = None, None, network
+        if self.model is not None:
+            twin.model = network
+            twin._forward = lambda x: network(x, training=False)
+        return twin
 
     def split_of(self, source: str, ids: Sequence[str]) -> np.ndarray:
         """``train`` or ``heldout`` for each record, as the card says.
