@@ -9,6 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from ecgadv import backend
 from ecgadv.errors import ConfigError
+from ecgadv.options import check_fields
+from ecgadv.spelling import show
 from ecgadv.threat.limits import Limits, spans_of
 from ecgadv.threat.metrics import Factor, Quadratic
 from ecgadv.threat.objectives import Cases, Objective
@@ -111,6 +113,11 @@ class Attack(ABC):
     minimises: ClassVar[bool] = True
     coarse_gradients: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """Check every option by its annotation; a subclass adds what several have to do with."""
+        check_fields(self, "attack")
+        _ = self.limits
+
     @property
     def limits(self) -> Limits:
         """Band and peak that every iterate keeps, from the options of those names.
@@ -121,8 +128,8 @@ class Attack(ABC):
         band, mask = getattr(self, "band", None), getattr(self, "mask", None)
         if mask is not None and len(spans_of(mask)) > 1 and band is not None:
             raise ConfigError(
-                f"attack.band={list(band)} attack.mask={mask}: a signal within a band cannot have "
-                "gaps; give one span, or no band"
+                f"attack.band={show(band)} attack.mask={show(mask)}: a signal within a band cannot "
+                "have gaps; give one span, or no band"
             )
         return Limits(band, getattr(self, "peak", None))
 
@@ -168,11 +175,17 @@ class DirectAttack(ABC):
         name: as in configurations.
         needs: what the victim must give, see :attr:`ecgadv.victims.victim.Victim.can`.
         minimises: whether it looks for the smallest perturbation; else its budget is fixed.
+        backends: those that it works on; () for all.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     minimises: ClassVar[bool] = True
+    backends: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Check every option by its annotation."""
+        check_fields(self, "attack")
 
     @abstractmethod
     def solver(self, problem: Problem) -> Callable[[Cases], Found]:
