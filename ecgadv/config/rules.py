@@ -238,7 +238,7 @@ RULES: dict[str, Rule] = {
     "evaluation.shifts": _integer(1),
     "evaluation.max_records": _either(None, _integer(1)),
     "evaluation.order": _choice("shift_filter", "filter_shift"),
-    "evaluation.filter": _choice("none", "rectangular", "butterworth"),
+    "evaluation.filter": _TEXT,
     "tracking.uri": _either(None, _TEXT),
     "tracking.experiment": _TEXT,
     "tracking.system_metrics": _BOOLEAN,
