@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgadv.errors import ConfigError
-from ecgadv.evaluate.statistics import distances
+from ecgadv.evaluate.distances import sizes
 from ecgadv.threat import metrics
 from ecgadv.threat.metrics import METRICS, Diff, Quadratic
 
@@ -211,7 +211,7 @@ def test_columns_of_distances(delta):
     lengths = np.array([64, 64, 40])
     delta = delta.copy()
     delta[2, 40:] = 0
-    columns = distances(delta, x, lengths)
+    columns = sizes(delta, x, lengths)
     energy = (delta**2).sum(1)
     signal = np.array([(x[i, :k] ** 2).sum() for i, k in enumerate(lengths)])
     smooth = np.array([1e4 * np.var(increments(row)) for row in delta])

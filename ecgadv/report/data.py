@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgadv.errors import EcgadvError, StoreError
-from ecgadv.evaluate.curves import COLUMN_OF_METRIC
+from ecgadv.evaluate.distances import REGISTERED, Distance, known
 from ecgadv.records.base import CLASSES
 from ecgadv.store.columns import CASES
 from ecgadv.store.reading import check_whole
@@ -16,12 +17,6 @@ from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DISTANCE_NAMES = {"d_l2": "d_l2", "d_smooth": "d_smooth", "d_smooth_l2": "d_smooth + 0.01 d_l2"}
-"""Columns of distances -> how they are written."""
-
-OF_METRIC = COLUMN_OF_METRIC
-"""The distance that an attack under a metric makes small."""
 
 COLUMN_HELP = {
     "record": "name of the recording",
@@ -31,9 +26,7 @@ COLUMN_HELP = {
     "success": "whether the deployed pipeline confirms the target, with a margin",
     "p_target": "the victim's probability of the target after the attack",
     "margin": "lead of the target's logit over the best other one",
-    "d_l2": "sum of squares of the perturbation, standardised units",
-    "d_smooth": "10⁴ times the variance of the perturbation's increments, standardised units",
-    "d_smooth_l2": "d_smooth + 0.01 d_l2",
+    **{own.column: own.help for own in REGISTERED},
     "l2_norm": "Euclidean norm of the perturbation, the root of d_l2",
     "linf": "largest absolute value of the perturbation, standardised units",
     "snr_db": "power of the recording over that of the perturbation, in dB; more is fainter",
@@ -88,7 +81,25 @@ def read_cases(folder: Path) -> pd.DataFrame:
     # Shown as missing, whether a cell is text or number; "NA" may be a record's name.
     texts = [name for name in CASES.texts if name in cases]
     cases[texts] = cases[texts].where(cases[texts] != "")
+    return with_distances(cases, known(read_json(folder / "summary.json")))
+
+
+def with_distances(cases: pd.DataFrame, told: Mapping[str, Distance]) -> pd.DataFrame:
+    """A table of cases that knows how its distances are called."""
+    cases.attrs["distances"] = dict(told)
     return cases
+
+
+def distances(cases: pd.DataFrame) -> dict[str, Distance]:
+    """Column -> how it is called, of every distance of a table of cases."""
+    told = cases.attrs.get("distances") or {own.column: own for own in REGISTERED}
+    return {column: own for column, own in told.items() if column in cases}
+
+
+def label(cases: pd.DataFrame, column: str) -> str:
+    """How a column is written for people."""
+    own = distances(cases).get(column)
+    return column if own is None else own.label
 
 
 def class_order(cases: pd.DataFrame) -> list[str]:
@@ -121,8 +132,9 @@ def metric_of(config: dict[str, Any]) -> str:
 
 def ranking_column(config: dict[str, Any], cases: pd.DataFrame) -> str:
     """The distance by which cases of a run are ranked: that of its own metric."""
-    column = OF_METRIC.get(metric_of(config), "d_l2")
-    return column if column in cases else "d_l2"
+    # A metric whose options make it another distance comes after the usual one of its name.
+    own = [d.column for d in distances(cases).values() if d.metric == metric_of(config)]
+    return own[-1] if own else REGISTERED[0].column
 
 
 def extremes(cases: pd.DataFrame, column: str, each: int = 3) -> dict[str, list[str]]:

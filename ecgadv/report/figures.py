@@ -10,7 +10,8 @@ import numpy as np
 
 from ecgadv.records.preprocessing import FS
 from ecgadv.report import style
-from ecgadv.report.data import DISTANCE_NAMES, attempted, class_order, succeeded
+from ecgadv.report.data import attempted, class_order, succeeded
+from ecgadv.report.data import distances as known_distances
 from ecgadv.report.paper import (
     GAIN,
     SPEED,
@@ -63,7 +64,7 @@ def before_after(
         predicted: class letter after the perturbation.
         p_before: the victim's probability of ``source`` on the original.
         p_after: its probability of ``predicted`` on the adversarial record.
-        distances: column name (``d_l2``, …) -> value, printed below.
+        distances: name (``d_l2``, …) -> value, printed below.
         length: the record's own samples; padding is not drawn.
         start: first second shown; ``None`` for where the perturbation is strongest.
         seconds: how much is shown.
@@ -120,7 +121,7 @@ def before_after(
     title = ", ".join(part for part in (record and f"record {record}", arrow) if part)
     foot = f"{SPEED:g} mm/s, {gain_text(gain)}, grid 1 mm and 5 mm; grey: original"
     for name, value in (distances or {}).items():
-        foot += f";  {DISTANCE_NAMES.get(name, name)} = {value:.3g}"
+        foot += f";  {name} = {value:.3g}"
     return stack([(shown.start / fs, duration, strips)], title, foot, fs)
 
 
@@ -263,7 +264,8 @@ def distance_distributions(cases: pd.DataFrame, title: str = "") -> Figure:
         set(zip(won["source"], won["target"], strict=True)),
         key=lambda p: (order.index(p[0]), order.index(p[1])),
     )
-    columns = [c for c in DISTANCE_NAMES if c in won]
+    labels = {column: own.label for column, own in known_distances(won).items()}
+    columns = list(labels)
     figure = style.new_figure(60 + 58 * len(columns), 26 + 6.0 * max(4, len(pairs)))
     for k, column in enumerate(columns):
         axes = figure.add_subplot(1, len(columns), k + 1)
@@ -292,7 +294,7 @@ def distance_distributions(cases: pd.DataFrame, title: str = "") -> Figure:
         )
         if k:
             axes.set_yticklabels([])
-        axes.set_xlabel(DISTANCE_NAMES[column])
+        axes.set_xlabel(labels[column])
         axes.grid(axis="x", linewidth=0.4, color=style.GRID)
         axes.set_axisbelow(True)
     figure.suptitle(title or "distances of the successful cases", fontsize=9)

@@ -1,5 +1,9 @@
 """What a case is stored as."""
 
+import re
+
+from ecgadv.errors import ConfigError
+from ecgadv.evaluate.distances import REGISTERED, Distance
 from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
 from ecgadv.evaluate.tables import Table
 
@@ -16,7 +20,24 @@ CASES = Table(_CASE, empty=frozenset(_CASE) - {"case_id", "source", "target", "s
 """``cases.csv``; columns after ``message`` were added to the contract's first 20. A case that was
 not attacked to its end has no numbers."""
 
-CASE_COLUMNS = tuple(CASES.columns)
+CASE_COLUMNS: tuple[str, ...] = tuple(CASES.columns)
 
 PART_KEYS = ("case_id", "delta", "scale_mv")
 """Arrays of ``perturbations.npz`` and of every part, a row for each ``ok`` case."""
+
+
+def case_table(distance: Distance) -> Table:
+    """``cases.csv`` of a run: a distance that the usual columns lack has one at the end.
+
+    Raises:
+        ConfigError: its column is no plain name, or one that means something else.
+    """
+    where = f"metric={distance.metric}: its column {distance.column}"
+    if not re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", distance.column):
+        raise ConfigError(f"{where} is no plain name")
+    usual = {own.column: own.label for own in REGISTERED}
+    if usual.get(distance.column) == distance.label:
+        return CASES
+    if distance.column in CASES.columns:
+        raise ConfigError(f"{where} means something else in cases.csv; give it another name")
+    return CASES.extended({distance.column: float})

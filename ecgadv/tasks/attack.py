@@ -20,12 +20,15 @@ from ecgadv.errors import ConfigError
 from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
 from ecgadv.evaluate.cases import skipped_record
+from ecgadv.evaluate.distances import Distance
+from ecgadv.evaluate.tables import Table
 from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
 from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.write import write_report
 from ecgadv.store import RunStore, part_files, success_pairs, write_csv
+from ecgadv.store.columns import case_table
 from ecgadv.store.files import read_object
 from ecgadv.store.identity import refuse_other
 from ecgadv.store.signature import signature
@@ -77,6 +80,7 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
         EcgadvError: an option, the data or the victim cannot be used.
     """
     attack: Attack = instantiate(cfg["attack"])
+    table = case_table(Distance.of(instantiate(cfg["metric"])))
     selection = Selection.from_config(cfg["selection"], declared(cfg["victim"]).classes)
     identity = {"signature": signature(cfg), "attack_version": ATTACK_VERSION}
     refuse_other(folder, **identity)
@@ -88,12 +92,13 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
         study = open_study(cfg, open_victim(cfg, records), attack)
         identity |= {"victim": study.victim.sha256}
         refuse_other(folder, **identity)
-    return partial(_run, cfg, folder, attack, selection, records, study, identity)
+    return partial(_run, cfg, folder, table, attack, selection, records, study, identity)
 
 
 def _run(
     cfg: Mapping[str, Any],
     folder: Path,
+    table: Table,
     attack: Attack,
     selection: Selection,
     records: RecordSet,
@@ -103,7 +108,7 @@ def _run(
     """The run itself, on what :func:`prepare` opened."""
     share = tuple(int(v) for v in str(cfg["shard"]).split("/")) if cfg.get("shard") else (1, 1)
     is_split = bool(cfg.get("shard"))
-    with RunStore(folder) as store:
+    with RunStore(folder, table) as store:
         refuse_other(folder, **identity)
         tracker = NullTracker()
         if not is_split:
@@ -317,19 +322,20 @@ def _plan(
 def _summary(
     cfg: Mapping[str, Any], store: RunStore, setup: Setup, plan: Mapping[str, Any]
 ) -> dict[str, Any]:
-    rows = store.rows()
+    rows, distance = store.rows(), Distance.of(setup.study.metric)
     versions = {"python": platform.python_version(), **backend.versions()}
     for package in VERSIONED:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = __version__ if package == "ecgadv" else "absent"
-    return summaries.summarise(rows, success_pairs(rows)) | {
+    return summaries.summarise(rows, success_pairs(rows), distance.column) | {
         "config_signature": signature(cfg),
         "victim": {"name": setup.study.victim.name, "sha256": setup.study.victim.sha256},
         "input": setup.study.victim.reading,
         "data": {"name": setup.records.name, "digest": setup.records.digest},
-        "metric": setup.study.metric.name,
+        "metric": distance.metric,
+        "distance": distance.told(),
         "attack": setup.study.attack.name,
         "batch_size": plan["size"],
         "precision": plan["precision"],
@@ -340,10 +346,11 @@ def _summary(
 
 def _robustness(store: RunStore, setup: Setup, folder: Path) -> dict[str, Any]:
     """The victim's robustness, and its curves as ``robustness.csv``; {} for fixed budgets."""
-    column = curves.COLUMN_OF_METRIC.get(setup.study.metric.name)
-    if column is None or not setup.study.attack.minimises:
+    distance, rows = Distance.of(setup.study.metric), store.rows()
+    # Cases of an earlier version may lack the column of a distance that is not a usual one.
+    lacking = any(row["success"] and row.get(distance.column) is None for row in rows)
+    if lacking or not setup.study.attack.minimises:
         return {}
-    rows = store.rows()
-    steps = curves.curve_rows(curves.pair_curves(rows, column))
+    steps = curves.curve_rows(curves.pair_curves(rows, distance.column))
     write_csv(folder / "robustness.csv", steps, curves.CURVES)
-    return {"robustness": curves.robustness(rows, column)}
+    return {"robustness": curves.robustness(rows, distance)}

@@ -118,7 +118,7 @@ def _attack_chunk(
             verdicts.append(verdict)
             extras.append(cells)
         splits = [setup.splits[s.record] for s in specs]
-        rows = case_rows(victim, specs, batch, outcome, splits, verdicts, extras)
+        rows = case_rows(victim, study.metric, specs, batch, outcome, splits, verdicts, extras)
         rows = [row | {"goal": goal} for row in rows]
     except (EcgadvError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -108,6 +108,21 @@ class Quadratic:
     energy: float
     ridge: float = 0.0
 
+    @property
+    def column(self) -> str:
+        """Column of ``cases.csv`` that holds it, and its name among MLflow's metrics."""
+        return f"d_{self.name}"
+
+    @property
+    def label(self) -> str:
+        """How it is written in figures and tables."""
+        return self.column
+
+    @property
+    def help(self) -> str:
+        """What it is, in a line."""
+        return f"size of the perturbation by metric={self.name}"
+
     def __post_init__(self) -> None:
         if min(self.smooth, self.energy, self.ridge) < 0 or self.smooth + self.energy <= 0:
             raise ConfigError(f"metric {self.name}: weights must not be negative, nor all zero")
@@ -198,6 +213,10 @@ class Quadratic:
 class L2(Quadratic):
     """``l2``: the squared Euclidean norm."""
 
+    column = "d_l2"
+    label = "d_l2"
+    help = "sum of squares of the perturbation, standardised units"
+
     def __init__(self, ridge: float = 0.0) -> None:
         super().__init__("l2", 0.0, 1.0, ridge)
 
@@ -205,15 +224,34 @@ class L2(Quadratic):
 class Diff(Quadratic):
     """``diff``: smoothness alone. The ridge bounds the drift that it does not see."""
 
+    column = "d_smooth"
+    label = "d_smooth"
+    help = "10⁴ times the variance of the perturbation's increments, standardised units"
+
     def __init__(self, ridge: float = 2.7e-4) -> None:
         super().__init__("diff", 1.0, 0.0, ridge)
 
 
 class DiffL2(Quadratic):
-    """``diffl2``: smoothness plus k times the squared norm."""
+    """``diffl2``: smoothness plus k times the squared norm; each k is a distance of its own."""
 
     def __init__(self, k: float = ENERGY_SHARE, ridge: float = 0.0) -> None:
         super().__init__("diffl2", 1.0, k, ridge)
+
+    @property
+    def column(self) -> str:
+        """``d_smooth_l2``; with another k than the paper's, ``d_smooth_0.1_l2``."""
+        return "d_smooth_l2" if self.energy == ENERGY_SHARE else f"d_smooth_{self.energy:g}_l2"
+
+    @property
+    def label(self) -> str:
+        """``d_smooth + 0.01 d_l2``."""
+        return f"d_smooth + {self.energy:g} d_l2"
+
+    @property
+    def help(self) -> str:
+        """What it is."""
+        return self.label
 
 
 class OverLeads(Quadratic):
@@ -229,6 +267,21 @@ class OverLeads(Quadratic):
 
     one: Quadratic
     leads: int
+
+    @property
+    def column(self) -> str:
+        """That of one lead."""
+        return self.one.column
+
+    @property
+    def label(self) -> str:
+        """That of one lead."""
+        return self.one.label
+
+    @property
+    def help(self) -> str:
+        """That of one lead."""
+        return self.one.help
 
     def value(self, delta: Any) -> Any:
         """d(δ), (B, leads·n) or (B, n, leads) -> (B,)."""

@@ -239,7 +239,7 @@ def test_labels_of_logarithmic_panels_do_not_run_into_each_other(decades, run):
     from ecgadv.report import figures
 
     cases = data.read_cases(run)
-    for column in data.DISTANCE_NAMES:
+    for column in data.distances(cases):
         cases[column] = np.logspace(-decades / 2, decades / 2, len(cases))
     figure = figures.distance_distributions(cases)
     figure.canvas.draw()
