@@ -14,6 +14,7 @@ from helpers import beats, random_network
 from ecgadv import config
 from ecgadv.attacks.base import Problem
 from ecgadv.attacks.engine import Engine
+from ecgadv.attacks.registry import attack_kinds
 from ecgadv.errors import ConfigError
 from ecgadv.evaluate import benchmark
 from ecgadv.evaluate.benchmark import Row
@@ -168,7 +169,7 @@ def test_methods_are_a_name_and_steps():
 
 def test_an_unknown_method_is_named_with_those_there_are():
     with pytest.raises(ConfigError, match=r"methods=foolbox_xyz: unknown; there are minnorm, cw, "):
-        task._peers(["foolbox_xyz"], "tensorflow")
+        task._peers(["foolbox_xyz"], "tensorflow", ["minnorm", "cw"])
 
 
 def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
@@ -176,13 +177,15 @@ def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "art" else found(name, *a)
     )
-    _, missing = task._peers(["minnorm_3", "art_cw_10", "cleverhans_pgd_3"], "tensorflow")
+    _, missing = task._peers(
+        ["minnorm_3", "art_cw_10", "cleverhans_pgd_3"], "tensorflow", ["minnorm"]
+    )
     assert list(missing) == ["art_cw_10"]
     assert "ecgadv[bench]" in missing["art_cw_10"]
 
 
 def test_peers_are_left_out_on_another_backend():
-    _, missing = task._peers(["minnorm_3", "cleverhans_pgd_3"], "jax")
+    _, missing = task._peers(["minnorm_3", "cleverhans_pgd_3"], "jax", ["minnorm"])
     assert missing == {"cleverhans_pgd_3": "needs backend=tensorflow, not jax"}
 
 
@@ -191,7 +194,7 @@ def test_every_default_method_is_known():
 
     node = yaml.safe_load((config.conf_dir() / "task" / "benchmark.yaml").read_text())["benchmark"]
     names = {task.method_name(m)[0] for m in [*node["methods"], node["scaling_method"]]}
-    assert names <= {*task.OWN, *load_peers().PEERS}
+    assert names <= {*attack_kinds(), *load_peers().PEERS}
 
 
 def short_cases(count=5, n=600):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -103,11 +103,17 @@ class Attack(ABC):
         name: as in configurations.
         minimises: whether it looks for the smallest perturbation; else its budget is fixed.
         coarse_gradients: whether gradients in bfloat16 do, because it ends with a float32 search.
+        ridged: whether it works in the metric's own geometry, and so with its ridge.
+        baseline: whether a benchmark's paired ratios refer to it.
+        quick: options of a run that takes seconds on a small victim and succeeds, for tests.
     """
 
     name: ClassVar[str]
     minimises: ClassVar[bool] = True
     coarse_gradients: ClassVar[bool] = False
+    ridged: ClassVar[bool] = True
+    baseline: ClassVar[bool] = False
+    quick: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def limits(self) -> Limits:
@@ -164,11 +170,14 @@ class DirectAttack(ABC):
 
     Attributes:
         name: as in configurations.
-        minimises: whether it looks for the smallest perturbation; else its budget is fixed.
+        minimises, ridged, baseline, quick: see :class:`Attack`.
     """
 
     name: ClassVar[str]
     minimises: ClassVar[bool] = True
+    ridged: ClassVar[bool] = False
+    baseline: ClassVar[bool] = False
+    quick: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
     def solver(self, problem: Problem) -> Callable[[Cases], Found]:

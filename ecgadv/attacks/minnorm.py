@@ -13,7 +13,7 @@ of it on the way down from the best of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -128,6 +128,7 @@ class MinNorm(Attack):
 
     name: ClassVar[str] = "minnorm"
     coarse_gradients: ClassVar[bool] = True
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 20}
     steps: int = 100
     first_step: float = 0.5
     last_step: float = 0.01

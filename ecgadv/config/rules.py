@@ -266,7 +266,7 @@ RULES: dict[str, Rule] = {
     "report.study_seconds": _number(0, above=True),
     "track.run": _OPTIONAL_PATH,
     "benchmark.methods": _list_of("names of methods", lambda v: isinstance(v, str)),
-    "benchmark.metrics": _list_of("l2, diff, diffl2", lambda v: v in ("l2", "diff", "diffl2")),
+    "benchmark.metrics": _list_of("names of metrics", lambda v: isinstance(v, str)),
     "benchmark.per_class": _integer(1),
     "benchmark.scaling": _list_of(
         "whole numbers", lambda v: _is_int(v) and v >= 1, empty=True, read=spelling.whole

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ecgadv.attacks.registry import attack_kinds
 from ecgadv.evaluate.statistics import record_interval, wilson
-
-BASELINE = "cw"
-"""The method that paired ratios refer to, with the steps of its definition or with others."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +126,11 @@ def compare(rows: Sequence[Row], everything: Sequence[Row] | None = None) -> lis
         everything: further rows that know distances of the same cases; default ``rows``.
     """
     best = best_known(everything if everything is not None else rows)
+    # With the steps of its definition or with others.
+    referred = [name for name, kind in attack_kinds().items() if kind.baseline]
     baselines: dict[str, Row] = {}
     for row in rows:
-        if row.method == BASELINE or row.method.startswith(f"{BASELINE}_"):
+        if any(re.fullmatch(rf"{name}(_\d+)?", row.method) for name in referred):
             baselines.setdefault(row.metric, row)
     table = []
     for row in rows:
