@@ -11,6 +11,7 @@ import numpy as np
 from ecgadv.errors import EcgadvError, StoreError
 from ecgadv.evaluate.distances import REGISTERED, Distance, known
 from ecgadv.records.base import CLASSES
+from ecgadv.records.preprocessing import FS
 from ecgadv.store.columns import CASES
 from ecgadv.store.reading import check_whole
 from ecgadv.tracking.content import read_json
@@ -238,6 +239,11 @@ def confidences(folder: Path) -> dict[str, float]:
         return {row["record"]: float(row["p_predicted"]) for row in rows if row.get("p_predicted")}
     except (OSError, KeyError, ValueError):
         return {}
+
+
+def sampling_rate(folder: Path) -> int:
+    """Sampling rate of a run's recordings in Hz; runs of the first version did not say theirs."""
+    return int((read_json(folder / "summary.json").get("input") or {}).get("fs") or FS)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
