@@ -106,8 +106,8 @@ def test_metrics_do_not_mix():
         row("minnorm_30", [0.1], metric="diff"),
     ]
     table = benchmark.compare(rows)
-    assert [line["ratio_median"] for line in table] == [1.0, 1.0, 0.5]
-    assert [line["optimality"] for line in table] == [1.0, 0.5, 1.0]
+    assert [line.ratio_median for line in table] == [1.0, 1.0, 0.5]
+    assert [line.optimality for line in table] == [1.0, 0.5, 1.0]
 
 
 def test_cases_of_one_record_are_drawn_together():
@@ -115,8 +115,8 @@ def test_cases_of_one_record_are_drawn_together():
     named = row("pgd", [1.0] * 24, case_id=[*names[:-1], "B_0001_N_to_noise"])
     assert benchmark.records_of(named)[-2:] == ["A00007", "B_0001"]
     (line,) = benchmark.compare([row("pgd", [1.0] * 24, case_id=names)])
-    assert line["ci95_records"] == pytest.approx(wilson(8, 8))
-    assert line["ci95"] == pytest.approx(wilson(24, 24))
+    assert line.ci95_records == pytest.approx(wilson(8, 8))
+    assert line.ci95 == pytest.approx(wilson(24, 24))
 
 
 def test_markdown_shows_failures_and_where_figures_come_from():

@@ -24,7 +24,7 @@ from ecgadv import backend
 from ecgadv.attacks.engine import chunk_size
 from ecgadv.attacks.registry import attack_kinds, make_attack
 from ecgadv.errors import ConfigError, StoreError
-from ecgadv.evaluate.benchmark import Row, compare
+from ecgadv.evaluate.benchmark import Compared, Row, compare
 from ecgadv.evaluate.predictions import Predictions
 from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
@@ -189,9 +189,9 @@ def known_metric(cfg: Mapping[str, Any], name: str) -> Quadratic:
 
 
 def own_methods(cfg: Mapping[str, Any]) -> list[str]:
-    """Attacks that need no peers: those that minimise, and that of the configuration."""
+    """Attacks that need no peers: that of the configuration, and those that minimise."""
     found = [name for name, kind in attack_kinds().items() if kind.minimises]
-    return list(dict.fromkeys([*found, str(cfg["attack"]["name"])]))
+    return list(dict.fromkeys([str(cfg["attack"]["name"]), *found]))
 
 
 def _applies(metric: str, method: str, own: Sequence[str]) -> bool:
@@ -245,7 +245,7 @@ def _method(
                 f"{bench.victim.leads}"
             )
         made = peers.make(name, steps, bench.victim)
-        study = bench.study(form, own[0], None)
+        study = bench.study(form, own[-1], None)
         identity = {"version": peers.version(name)}
         return Method(study, "float32", lambda cases, _: made(cases), identity)
     study = bench.study(form, name, steps)
@@ -360,8 +360,8 @@ def stored_rows(folder: Path) -> list[Row]:
 
 def _write(
     folder: Path,
-    table: list[dict[str, Any]],
-    scaling: list[dict[str, Any]],
+    table: list[Compared],
+    scaling: list[Compared],
     missing: Mapping[str, str],
     rows: Sequence[Row],
 ) -> None:
@@ -377,16 +377,20 @@ def _write(
         machine=f"{where['processor']}, {where['cores']} cores, {where['device']} ({versions})",
     )  # fmt: skip
     write_atomic(folder / "benchmark.md", text)
-    content = {"comparison": table, "scaling": scaling, "missing": dict(missing), "machine": where}
+    told = {"comparison": table, "scaling": scaling}
+    content: dict[str, Any] = {
+        name: [dataclasses.asdict(line) for line in lines] for name, lines in told.items()
+    }
+    content |= {"missing": dict(missing), "machine": where}
     write_atomic(folder / "benchmark.json", json.dumps(_finite(content), indent=1))
     style.save(report.distance_against_gradients(table), folder / "figures" / "benchmark.png")
     console = Console()
-    for metric in dict.fromkeys(row["metric"] for row in table):
+    for metric in dict.fromkeys(row.metric for row in table):
         shown = Table(title=f"metric={metric}", box=None, pad_edge=False)
         for name, place in report.CONSOLE.items():
             shown.add_column(name, justify="right" if place else "left", no_wrap=True)
         for row in table:
-            if row["metric"] == metric:
+            if row.metric == metric:
                 line = report.cells(row)
                 shown.add_row(*(line[place] for place in report.CONSOLE.values()))
         console.print(shown)
