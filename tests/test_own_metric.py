@@ -98,7 +98,7 @@ def test_it_has_a_column_a_label_and_words_of_its_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("told", "message"),
     [('column = "seconds"', "column seconds means something else in cases.csv"),
-     ('column, label = "d_l2", "late"', "column d_l2 means something else"),
+     ('column, label = "d_l2", "d_l2"', "column d_l2 means something else"),
      ('column = "my distance"', "column my distance is no plain name")],
 )  # fmt: skip
 def test_a_column_that_is_taken_is_refused_before_anything_is_written(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgadv.errors import EcgadvError, StoreError
-from ecgadv.evaluate.distances import REGISTERED, Distance, known
+from ecgadv.evaluate.distances import USUAL, Distance, known
 from ecgadv.records.base import CLASSES
 from ecgadv.records.preprocessing import FS
 from ecgadv.store.columns import CASES
@@ -27,7 +27,7 @@ COLUMN_HELP = {
     "success": "whether the deployed pipeline confirms the target, with a margin",
     "p_target": "the victim's probability of the target after the attack",
     "margin": "lead of the target's logit over the best other one",
-    **{own.column: own.help for own in REGISTERED},
+    **{own.column: own.help for own in USUAL},
     "l2_norm": "Euclidean norm of the perturbation, the root of d_l2",
     "linf": "largest absolute value of the perturbation, standardised units",
     "snr_db": "power of the recording over that of the perturbation, in dB; more is fainter",
@@ -93,7 +93,7 @@ def with_distances(cases: pd.DataFrame, told: Mapping[str, Distance]) -> pd.Data
 
 def distances(cases: pd.DataFrame) -> dict[str, Distance]:
     """Column -> how it is called, of every distance of a table of cases."""
-    told = cases.attrs.get("distances") or {own.column: own for own in REGISTERED}
+    told = cases.attrs.get("distances") or {own.column: own for own in USUAL}
     return {column: own for column, own in told.items() if column in cases}
 
 
@@ -135,7 +135,7 @@ def ranking_column(config: dict[str, Any], cases: pd.DataFrame) -> str:
     """The distance by which cases of a run are ranked: that of its own metric."""
     # A metric whose options make it another distance comes after the usual one of its name.
     own = [d.column for d in distances(cases).values() if d.metric == metric_of(config)]
-    return own[-1] if own else REGISTERED[0].column
+    return own[-1] if own else USUAL[0].column
 
 
 def extremes(cases: pd.DataFrame, column: str, each: int = 3) -> dict[str, list[str]]:
