@@ -72,6 +72,7 @@ def test_defaults_are_the_documented_ones(compose):
         "deployment": "cloud",
         "metric": "l2",
         "target": "all",
+        "goal": "exclusive",
         "attack": "minnorm",
         "eot": "none",
         "filter": "none",

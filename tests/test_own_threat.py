@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
-from helpers import environment, error_lines, execute, run_folder, small_world, table
+from helpers import REPO, environment, error_lines, execute, run_folder, small_world, table
 
 import ecgadv
 from ecgadv import backend, config
@@ -15,66 +16,35 @@ from ecgadv.threat.front_ends import FRONT_ENDS, Butterworth, from_config
 from ecgadv.threat.goals import AIM_MARGIN, SUCCESS_MARGIN, UNTARGETED, Aim, Exclusive, Goal
 from ecgadv.threat.goals import get as goal_named
 
-OWN = '''
-from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
-
-from ecgadv.threat.both import ops_of
-from ecgadv.threat.front_ends import FrontEnd
-from ecgadv.threat.goals import Goal
+PAGE = (REPO / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class Average(FrontEnd):
-    """The mean of the latest samples."""
-
-    name: ClassVar[str] = "average"
-    taps: int = 5
-
-    def array(self, p):
-        total = np.cumsum(np.asarray(p, np.float64), axis=-1)
-        earlier = np.zeros_like(total)
-        earlier[..., self.taps :] = total[..., : -self.taps]
-        return (total - earlier) / self.taps
-
-
-@dataclass(frozen=True)
-class Louder(Goal):
-    """The logit of the target grows by so much over that of the unperturbed record."""
-
-    name: ClassVar[str] = "louder"
-    by: float = 1.0
-
-    def margin(self, logits, aim):
-        xp = ops_of(logits)
-        named = xp.where(xp.arange(logits.shape[-1]) == aim.target[:, None], 1.0, 0.0)
-        return xp.sum((logits - aim.clean) * named, axis=-1) - self.by
-'''
+def example(noun):
+    """Files of a section of the page, by the path in their first line."""
+    section = PAGE.partition(f"\n## A {noun}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```\w+\n# (my_\S+)\n(.*?)```", section, re.S)
+    assert len(blocks) == 2
+    return dict(blocks)
 
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
     """A module and options of a user's own; overrides and environment that find them."""
     folder = tmp_path_factory.mktemp("mine")
-    (folder / "own_threat.py").write_text(OWN)
-    for group, name, target, option in (
-        ("goal", "louder", "Louder", "by: 0.5"), ("filter", "average", "Average", "taps: 9")
-    ):  # fmt: skip
-        (folder / "conf" / group).mkdir(parents=True)
-        yaml = f"# Mine.\n\nname: {name}\n_target_: own_threat.{target}\n\n# An option.\n{option}\n"
-        (folder / "conf" / group / f"{name}.yaml").write_text(yaml)
+    for name, text in (example("goal") | example("filter")).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     path = os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
-    search = f"hydra.searchpath=[file://{folder / 'conf'}]"
+    search = f"hydra.searchpath=[file://{folder / 'my_conf'}]"
     return folder, search, environment(PYTHONPATH=path)
 
 
 @pytest.mark.slow
 def test_a_goal_of_the_users_own_runs_by_one_command(mine, tmp_path):
-    _, search, env = mine
+    folder, _, env = mine
     given = [*small_world(tmp_path), "target=noise", "attack.steps=15", f"paths.root={tmp_path}"]
-    run = run_folder(execute(*given, "goal=louder", "goal.by=0.75", search, env=env))
+    own = ["--config-dir", str(folder / "my_conf"), "goal=louder", "goal.by=0.75"]
+    run = run_folder(execute(*given, *own, env=env))
     rows = [row for row in table(run) if row["status"] == "ok"]
     assert len(rows) >= 3
     assert {row["goal"] for row in rows} == {"louder"}
@@ -102,7 +72,7 @@ def test_a_filter_of_the_users_own_is_modelled_and_real(mine, tmp_path, monkeypa
     stored = json.loads((run / "config.json").read_text())
     assert stored["filter"]["taps"] == 3
     assert stored["evaluation"]["front_end"] == {
-        "name": "average", "_target_": "own_threat.Average", "taps": 9
+        "name": "average", "_target_": "my_filter.Average", "taps": 9
     }  # fmt: skip
     assert (run / "report.html").is_file()
     # The judge reads behind it: 9 samples are averaged at every onset.
@@ -143,7 +113,7 @@ def test_the_yaml_of_a_filter_says_what_its_class_does():
 
 def test_a_causal_filter_needs_arrays_only(mine, monkeypatch):
     monkeypatch.syspath_prepend(str(mine[0]))
-    from own_threat import Average
+    from my_filter import Average
 
     p = np.random.default_rng(0).normal(size=(2, 3, 400)).astype(np.float32)
     for taps in (4, 7):

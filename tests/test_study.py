@@ -415,9 +415,7 @@ def test_one_signal_for_all_records_is_tried_on_none(victim):
     again = ecgadv.attack(victim, kin[:5], target="untargeted", universal=3, **options)
     np.testing.assert_array_equal(part.delta, again.delta)
     assert 0 <= part.target_rate[0] <= 1
-    with pytest.raises(
-        ConfigError, match="universal=30 target=untargeted: the records"
-    ):
+    with pytest.raises(ConfigError, match="universal=30 target=untargeted: the records"):
         ecgadv.attack(victim, x, target="untargeted", universal=30, **options)
 
 
