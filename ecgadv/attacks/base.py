@@ -9,6 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from ecgadv import backend
 from ecgadv.errors import ConfigError
+from ecgadv.options import check_fields
+from ecgadv.spelling import show
 from ecgadv.threat.limits import Limits, spans_of
 from ecgadv.threat.metrics import Factor, Quadratic
 from ecgadv.threat.objectives import Cases, Objective
@@ -101,13 +103,20 @@ class Attack(ABC):
 
     Attributes:
         name: as in configurations.
+        needs: what the victim must give, see :attr:`ecgadv.victims.victim.Victim.can`.
         minimises: whether it looks for the smallest perturbation; else its budget is fixed.
         coarse_gradients: whether gradients in bfloat16 do, because it ends with a float32 search.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     minimises: ClassVar[bool] = True
     coarse_gradients: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check every option by its annotation; a subclass adds what several have to do with."""
+        check_fields(self, "attack")
+        _ = self.limits
 
     @property
     def limits(self) -> Limits:
@@ -119,8 +128,8 @@ class Attack(ABC):
         band, mask = getattr(self, "band", None), getattr(self, "mask", None)
         if mask is not None and len(spans_of(mask)) > 1 and band is not None:
             raise ConfigError(
-                f"attack.band={list(band)} attack.mask={mask}: a signal within a band cannot have "
-                "gaps; give one span, or no band"
+                f"attack.band={show(band)} attack.mask={show(mask)}: a signal within a band cannot "
+                "have gaps; give one span, or no band"
             )
         return Limits(band, getattr(self, "peak", None))
 
@@ -164,11 +173,19 @@ class DirectAttack(ABC):
 
     Attributes:
         name: as in configurations.
+        needs: what the victim must give, see :attr:`ecgadv.victims.victim.Victim.can`.
         minimises: whether it looks for the smallest perturbation; else its budget is fixed.
+        backends: those that it works on; () for all.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     minimises: ClassVar[bool] = True
+    backends: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Check every option by its annotation."""
+        check_fields(self, "attack")
 
     @abstractmethod
     def solver(self, problem: Problem) -> Callable[[Cases], Found]:

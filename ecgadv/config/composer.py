@@ -6,17 +6,17 @@ import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from ecgadv.config import hydra_api
 from ecgadv.config.check import validate
+from ecgadv.config.experiment import Task
 from ecgadv.config.names import LABELS, NAMES, check_names, names_in_files, quote
 from ecgadv.config.place import Job
-from ecgadv.config.rules import TASKS
 from ecgadv.config.values import Config, normalise
 from ecgadv.errors import ConfigError
 from ecgadv.making import OPEN_MAPPINGS, TARGET, leaves, lookup
-from ecgadv.spelling import suggestion
+from ecgadv.spelling import show, suggestion
 from ecgadv.store.signature import signature
 from ecgadv.threat.front_ends import FRONT_ENDS
 
@@ -60,8 +60,8 @@ def with_device(config: Config, searchpath: Sequence[str]) -> Config:
             composer = Composer(searchpath)
             known = composer.options("filter")
             if name not in known:
-                hint = f"{suggestion(str(name), known)} ({', '.join(known)})"
-                raise ConfigError(f"evaluation.filter={name}: there is no such option{hint}")
+                wanted = f"must be one of {', '.join(known)}"
+                raise ConfigError(f"evaluation.filter={show(name)}: {wanted}")
             node = composer.plain(composer.compose([f"filter={name}"]))["filter"]
     finally:
         GlobalHydra.instance().hydra = before
@@ -187,7 +187,7 @@ class Composer:
         names = [p for p, _ in leaves(known) if not p.endswith((f".{TARGET}", ".name"))]
         group = path.partition(".")[0]
         option = lookup(known, f"{group}.name")
-        if group in TASKS and group not in known:
+        if group in get_args(Task) and group not in known:
             return f"{path}: there is no such key without task={group}"
         where = f"{group}={option} has" if "." in path and option else "there is"
         return f"{path}: {where} no such key{suggestion(path, [*names, *known])}"
