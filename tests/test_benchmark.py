@@ -14,6 +14,7 @@ from helpers import beats, random_network
 from ecgadv import config
 from ecgadv.attacks.base import Problem
 from ecgadv.attacks.engine import Engine
+from ecgadv.attacks.registry import attack_kinds
 from ecgadv.errors import ConfigError
 from ecgadv.evaluate import benchmark
 from ecgadv.evaluate.benchmark import Row
@@ -105,8 +106,8 @@ def test_metrics_do_not_mix():
         row("minnorm_30", [0.1], metric="diff"),
     ]
     table = benchmark.compare(rows)
-    assert [line["ratio_median"] for line in table] == [1.0, 1.0, 0.5]
-    assert [line["optimality"] for line in table] == [1.0, 0.5, 1.0]
+    assert [line.ratio_median for line in table] == [1.0, 1.0, 0.5]
+    assert [line.optimality for line in table] == [1.0, 0.5, 1.0]
 
 
 def test_cases_of_one_record_are_drawn_together():
@@ -114,8 +115,8 @@ def test_cases_of_one_record_are_drawn_together():
     named = row("pgd", [1.0] * 24, case_id=[*names[:-1], "B_0001_N_to_noise"])
     assert benchmark.records_of(named)[-2:] == ["A00007", "B_0001"]
     (line,) = benchmark.compare([row("pgd", [1.0] * 24, case_id=names)])
-    assert line["ci95_records"] == pytest.approx(wilson(8, 8))
-    assert line["ci95"] == pytest.approx(wilson(24, 24))
+    assert line.ci95_records == pytest.approx(wilson(8, 8))
+    assert line.ci95 == pytest.approx(wilson(24, 24))
 
 
 def test_markdown_shows_failures_and_where_figures_come_from():
@@ -168,7 +169,7 @@ def test_methods_are_a_name_and_steps():
 
 def test_an_unknown_method_is_named_with_those_there_are():
     with pytest.raises(ConfigError, match=r"methods=foolbox_xyz: unknown; there are minnorm, cw, "):
-        task._peers(["foolbox_xyz"], "tensorflow")
+        task._peers(["foolbox_xyz"], "tensorflow", ["minnorm", "cw"])
 
 
 def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
@@ -176,13 +177,15 @@ def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "art" else found(name, *a)
     )
-    _, missing = task._peers(["minnorm_3", "art_cw_10", "cleverhans_pgd_3"], "tensorflow")
+    _, missing = task._peers(
+        ["minnorm_3", "art_cw_10", "cleverhans_pgd_3"], "tensorflow", ["minnorm"]
+    )
     assert list(missing) == ["art_cw_10"]
     assert "ecgadv[bench]" in missing["art_cw_10"]
 
 
 def test_peers_are_left_out_on_another_backend():
-    _, missing = task._peers(["minnorm_3", "cleverhans_pgd_3"], "jax")
+    _, missing = task._peers(["minnorm_3", "cleverhans_pgd_3"], "jax", ["minnorm"])
     assert missing == {"cleverhans_pgd_3": "needs backend=tensorflow, not jax"}
 
 
@@ -191,7 +194,7 @@ def test_every_default_method_is_known():
 
     node = yaml.safe_load((config.conf_dir() / "task" / "benchmark.yaml").read_text())["benchmark"]
     names = {task.method_name(m)[0] for m in [*node["methods"], node["scaling_method"]]}
-    assert names <= {*task.OWN, *load_peers().PEERS}
+    assert names <= {*attack_kinds(), *load_peers().PEERS}
 
 
 def short_cases(count=5, n=600):

@@ -7,9 +7,9 @@ import pytest
 from helpers import beats
 
 from ecgadv import backend
-from ecgadv.api import attack_kinds, make_attack
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.attacks.engine import Engine, Solution
+from ecgadv.attacks.registry import attack_kinds, make_attack
 from ecgadv.threat import metrics
 from ecgadv.threat.channel import Channel
 from ecgadv.threat.goals import UNTARGETED

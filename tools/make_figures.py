@@ -47,6 +47,7 @@ def before_after(folder: Path, file: Path, start: float | None) -> None:
         distances={"d_smooth": float(case["d_smooth"]), "d_l2": float(case["d_l2"])},
         start=start,
         seconds=SECONDS,
+        fs=data.sampling_rate(folder),
     )
     print(style.save(figure, file, dpi=130))
 
@@ -71,6 +72,7 @@ def compare(jobs: dict[str, Path], file: Path, start: float | None) -> None:
         notes=notes,
         start=start,
         seconds=4.0,
+        fs=data.sampling_rate(folder),
     )
     print(style.save(figure, file, dpi=130))
 

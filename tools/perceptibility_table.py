@@ -17,7 +17,7 @@ import numpy as np
 
 from ecgadv import load_run
 from ecgadv.evaluate.perceptibility import perceptibility
-from ecgadv.report import pictures, signals, style
+from ecgadv.report import data, pictures, signals, style
 
 ROWS = {
     "snr_db": "SNR (dB)",
@@ -42,10 +42,11 @@ def columns(folder: Path) -> tuple[str, int, dict[str, np.ndarray]]:
     run = load_run(folder)
     table = run.cases.set_index("case_id").loc[[str(name) for name in run.case_ids]]
     won = table["success"].to_numpy(bool)
-    seen = perceptibility(run.delta[won], run.x[won], run.lengths[won], run.scale_mv[won])
+    of = (run.x[won], run.lengths[won], run.scale_mv[won], data.sampling_rate(folder))
+    seen = perceptibility(run.delta[won], *of)
     for name in ("snr_db", "prd_percent"):
         seen[name] = table[name].to_numpy(float)[won]
-    even = perceptibility(np.ones_like(run.x[won]), run.x[won], run.lengths[won], run.scale_mv[won])
+    even = perceptibility(np.ones_like(run.x[won]), *of)
     seen |= {f"even_{name}": values for name, values in even.items()}
     seen["source"] = table["source"].to_numpy(str)[won]
     return str(run.summary["metric"]), int(won.sum()), seen
@@ -66,6 +67,7 @@ def draw(folders: list[Path], images: Path, case_id: str) -> None:
     case = run.cases.set_index("case_id").loc[case_id]
     figure = signals.beats(
         run.x[row], run.delta[row], float(run.scale_mv[row]), length=int(run.lengths[row]),
+        fs=data.sampling_rate(runs["diff"]),
         **{name: str(case[name]) for name in ("record", "source", "target", "predicted")},
     )  # fmt: skip
     style.save(figure, images / "beats.png", dpi=120)

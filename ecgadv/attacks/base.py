@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -106,12 +106,18 @@ class Attack(ABC):
         needs: what the victim must give, see :attr:`ecgadv.victims.victim.Victim.can`.
         minimises: whether it looks for the smallest perturbation; else its budget is fixed.
         coarse_gradients: whether gradients in bfloat16 do, because it ends with a float32 search.
+        ridged: whether it works in the metric's own geometry, and so with its ridge.
+        baseline: whether a benchmark's paired ratios refer to it.
+        quick: options of a run that takes seconds on a small victim and succeeds, for tests.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     minimises: ClassVar[bool] = True
     coarse_gradients: ClassVar[bool] = False
+    ridged: ClassVar[bool] = True
+    baseline: ClassVar[bool] = False
+    quick: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
         """Check every option by its annotation; a subclass adds what several have to do with."""
@@ -174,13 +180,16 @@ class DirectAttack(ABC):
     Attributes:
         name: as in configurations.
         needs: what the victim must give, see :attr:`ecgadv.victims.victim.Victim.can`.
-        minimises: whether it looks for the smallest perturbation; else its budget is fixed.
+        minimises, ridged, baseline, quick: see :class:`Attack`.
         backends: those that it works on; () for all.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     minimises: ClassVar[bool] = True
+    ridged: ClassVar[bool] = False
+    baseline: ClassVar[bool] = False
+    quick: ClassVar[Mapping[str, Any]] = {}
     backends: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

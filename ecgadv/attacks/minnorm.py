@@ -13,6 +13,7 @@ of it on the way down from the best of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -128,6 +129,7 @@ class MinNorm(Attack):
 
     name: ClassVar[str] = "minnorm"
     coarse_gradients: ClassVar[bool] = True
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 20}
     steps: Annotated[int, Ge(2)] = 100
     first_step: Annotated[float, Gt(0), Le(2)] = 0.5
     last_step: Annotated[float, Gt(0), Le(2)] = 0.01

@@ -1,8 +1,8 @@
 """The sizes of perturbations that are reported: how each is called, and its values.
 
-What a metric is called in tables, figures and MLflow comes from the metric itself. The package's
-own metrics have a column in every run; another one adds its own to its runs, and ``summary.json``
-keeps how it is called for whoever reads the run later.
+What a metric is called in tables, figures and MLflow comes from the metric itself. Some have a
+column in every run; another one adds its own to its runs, and ``summary.json`` keeps how it is
+called for whoever reads the run later.
 """
 
 from __future__ import annotations
@@ -42,10 +42,12 @@ class Distance:
         return asdict(self)
 
 
-REGISTERED = tuple(Distance.of(kind()) for kind in METRICS.values())  # type: ignore[call-arg]
-"""Those of the package's metrics."""
+_USUAL = [kind() for kind in METRICS.values() if kind.in_every_run]  # type: ignore[call-arg]
 
-COLUMNS = tuple(d.column for d in REGISTERED)
+USUAL = tuple(Distance.of(metric) for metric in _USUAL)
+"""Those of the metrics that are reported in every run."""
+
+COLUMNS = tuple(d.column for d in USUAL)
 
 
 def known(summary: Mapping[str, Any]) -> dict[str, Distance]:
@@ -53,7 +55,7 @@ def known(summary: Mapping[str, Any]) -> dict[str, Distance]:
 
     Summaries of earlier versions name no distance; their metrics were the package's.
     """
-    found = {d.column: d for d in REGISTERED}
+    found = {d.column: d for d in USUAL}
     own = own_distance(summary)
     return found if own is None else found | {own.column: found.get(own.column, own)}
 
@@ -66,7 +68,7 @@ def own_distance(summary: Mapping[str, Any]) -> Distance | None:
             return Distance(**{key: str(value) for key, value in told.items()})
         except TypeError:
             return None
-    return next((d for d in REGISTERED if d.metric == summary.get("metric")), None)
+    return next((d for d in USUAL if d.metric == summary.get("metric")), None)
 
 
 def sizes(
@@ -93,8 +95,7 @@ def sizes(
     ratio = (np.where(inside, d, 0.0) ** 2).sum(1) / np.maximum((signal**2).sum(1), 1e-300)
     with np.errstate(divide="ignore"):
         snr = -10.0 * np.log10(ratio)
-    measured = (kind().over(leads) for kind in METRICS.values())  # type: ignore[call-arg]
-    found = {metric.column: np.asarray(metric.value(d)) for metric in measured}
+    found = {metric.column: np.asarray(metric.over(leads).value(d)) for metric in _USUAL}
     found |= {
         "l2_norm": np.sqrt((d**2).sum(1)),
         "linf": np.abs(d).max(1),

@@ -21,8 +21,7 @@ import numpy as np
 from ecgadv.errors import StoreError
 from ecgadv.reader_study.answers import KEY_FORMAT
 from ecgadv.records.base import CLASSES
-from ecgadv.records.preprocessing import FS
-from ecgadv.report import data, pictures
+from ecgadv.report import data
 from ecgadv.report.paper import GAIN, busiest_start, limits, strip_gain
 from ecgadv.store import write_atomic
 
@@ -61,7 +60,7 @@ class Candidate:
     case_ids: dict[str, str]
     signal: np.ndarray
     deltas: dict[str, np.ndarray]
-    fs: int = FS
+    fs: int
 
 
 def candidates(runs: Mapping[str, Path], count: int, seed: int) -> list[Candidate]:
@@ -106,7 +105,7 @@ def candidates(runs: Mapping[str, Path], count: int, seed: int) -> list[Candidat
     signals, problem = data.read_signals(run0, [tables[name0][key] for key in chosen], lead=0)
     if problem:
         raise StoreError(f"{run0}: the recordings cannot be read again: {problem}")
-    fs = pictures.sampling_rate(run0)
+    fs = data.sampling_rate(run0)
     found = []
     for key in chosen:
         ids = {metric: table[key] for metric, table in tables.items()}

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgadv.errors import EcgadvError, StoreError
-from ecgadv.evaluate.distances import REGISTERED, Distance, known
+from ecgadv.evaluate.distances import USUAL, Distance, known
 from ecgadv.records.base import CLASSES
+from ecgadv.records.preprocessing import FS
 from ecgadv.store.columns import CASES
 from ecgadv.store.reading import check_whole
 from ecgadv.tracking.content import read_json
@@ -26,7 +27,7 @@ COLUMN_HELP = {
     "success": "whether the deployed pipeline confirms the target, with a margin",
     "p_target": "the victim's probability of the target after the attack",
     "margin": "lead of the target's logit over the best other one",
-    **{own.column: own.help for own in REGISTERED},
+    **{own.column: own.help for own in USUAL},
     "l2_norm": "Euclidean norm of the perturbation, the root of d_l2",
     "linf": "largest absolute value of the perturbation, standardised units",
     "snr_db": "power of the recording over that of the perturbation, in dB; more is fainter",
@@ -92,7 +93,7 @@ def with_distances(cases: pd.DataFrame, told: Mapping[str, Distance]) -> pd.Data
 
 def distances(cases: pd.DataFrame) -> dict[str, Distance]:
     """Column -> how it is called, of every distance of a table of cases."""
-    told = cases.attrs.get("distances") or {own.column: own for own in REGISTERED}
+    told = cases.attrs.get("distances") or {own.column: own for own in USUAL}
     return {column: own for column, own in told.items() if column in cases}
 
 
@@ -134,7 +135,7 @@ def ranking_column(config: dict[str, Any], cases: pd.DataFrame) -> str:
     """The distance by which cases of a run are ranked: that of its own metric."""
     # A metric whose options make it another distance comes after the usual one of its name.
     own = [d.column for d in distances(cases).values() if d.metric == metric_of(config)]
-    return own[-1] if own else REGISTERED[0].column
+    return own[-1] if own else USUAL[0].column
 
 
 def extremes(cases: pd.DataFrame, column: str, each: int = 3) -> dict[str, list[str]]:
@@ -238,6 +239,11 @@ def confidences(folder: Path) -> dict[str, float]:
         return {row["record"]: float(row["p_predicted"]) for row in rows if row.get("p_predicted")}
     except (OSError, KeyError, ValueError):
         return {}
+
+
+def sampling_rate(folder: Path) -> int:
+    """Sampling rate of a run's recordings in Hz; runs of the first version did not say theirs."""
+    return int((read_json(folder / "summary.json").get("input") or {}).get("fs") or FS)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

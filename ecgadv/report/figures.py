@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgadv.records.preprocessing import FS
 from ecgadv.report import style
 from ecgadv.report.data import attempted, class_order, succeeded
 from ecgadv.report.data import distances as known_distances
@@ -47,7 +46,7 @@ def before_after(
     length: int | None = None,
     start: float | None = None,
     seconds: float = 10.0,
-    fs: int = FS,
+    fs: int,
 ) -> Figure:
     """Original, adversarial ECG and perturbation, one above the other on ECG paper.
 
@@ -138,7 +137,7 @@ def metric_comparison(
     length: int | None = None,
     start: float | None = None,
     seconds: float = 5.0,
-    fs: int = FS,
+    fs: int,
 ) -> Figure:
     """One record attacked under several metrics: adversarial ECGs left, perturbations right.
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgadv.records.preprocessing import FS
 from ecgadv.report import style
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ def magnification(peak: float) -> int:
     return best
 
 
-def busiest_start(delta: np.ndarray, length: int, seconds: float, fs: int = FS) -> float:
+def busiest_start(delta: np.ndarray, length: int, seconds: float, fs: int) -> float:
     """Start (s) of the window in which a perturbation has the most energy, at a whole 0.2 s.
 
     Showing where it is strongest hides nothing.

@@ -12,7 +12,6 @@ import numpy as np
 
 from ecgadv.evaluate.curves import ALL, pair_curves
 from ecgadv.records.base import class_name
-from ecgadv.records.preprocessing import FS
 from ecgadv.report import data, figures, injected, signals, style, type2
 from ecgadv.report.curves import robustness_by_metric, robustness_figure
 from ecgadv.tracking.content import read_json
@@ -69,11 +68,6 @@ def overview(cases: pd.DataFrame, folder: Path, title: str, suffix: str = "") ->
             style.save_figure(figures.distance_distributions(cases, heading), folder / name)
         )
     return written
-
-
-def sampling_rate(folder: Path) -> int:
-    """Sampling rate in Hz of a run's records."""
-    return int((read_json(folder / "summary.json").get("input") or {}).get("fs", FS))
 
 
 def _draw(
@@ -147,7 +141,7 @@ def spectra_figure(runs: dict[str, Path]) -> Any:
     n = max(x.size for x in ecg.values())
     padded = np.stack([np.pad(x, (0, n - x.size)) for x in ecg.values()])
     own_lengths = np.array([x.size for x in ecg.values()])
-    fs = sampling_rate(next(iter(runs.values())))
+    fs = data.sampling_rate(next(iter(runs.values())))
     return signals.spectra(groups, padded, lengths=lengths, ecg_lengths=own_lengths, fs=fs)
 
 
@@ -239,7 +233,7 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
         pictures.note = f"the recordings could not be read again: {problem}"
         return pictures
     confidence, leads = data.confidences(folder), data.read_leads(folder, wanted)
-    fs = sampling_rate(folder)
+    fs = data.sampling_rate(folder)
     labels = {name: own.label for name, own in data.distances(cases).items()}
     row_of = {str(row["case_id"]): row for _, row in cases.iterrows()}
     chosen["beats"] = [ids[0] for ids in (chosen["median"], chosen["worst"]) if ids]
@@ -295,7 +289,7 @@ def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[
     records, problem = data.read_signals(runs[name0], ids[name0], lead=0)
     if problem:
         return []
-    fs = sampling_rate(runs[name0])
+    fs = data.sampling_rate(runs[name0])
     for k, (record, source, target) in enumerate(shared):
         if any(ids[name][k] not in deltas[name] for name in runs) or ids[name0][k] not in records:
             continue

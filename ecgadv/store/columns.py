@@ -3,7 +3,7 @@
 import re
 
 from ecgadv.errors import ConfigError
-from ecgadv.evaluate.distances import REGISTERED, Distance
+from ecgadv.evaluate.distances import USUAL, Distance
 from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
 from ecgadv.evaluate.tables import Table
 
@@ -35,8 +35,7 @@ def case_table(distance: Distance) -> Table:
     where = f"metric={distance.metric}: its column {distance.column}"
     if not re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", distance.column):
         raise ConfigError(f"{where} is no plain name")
-    usual = {own.column: own.label for own in REGISTERED}
-    if usual.get(distance.column) == distance.label:
+    if any(distance.told() | {"help": own.help} == own.told() for own in USUAL):
         return CASES
     if distance.column in CASES.columns:
         raise ConfigError(f"{where} means something else in cases.csv; give it another name")

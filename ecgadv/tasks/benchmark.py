@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from ecgadv import backend
-from ecgadv.attacks.registry import make_attack
+from ecgadv.attacks.engine import chunk_size
+from ecgadv.attacks.registry import attack_kinds, make_attack
 from ecgadv.errors import ConfigError, StoreError
-from ecgadv.evaluate.benchmark import Row, compare
+from ecgadv.evaluate.benchmark import Compared, Row, compare
 from ecgadv.evaluate.predictions import Predictions
 from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
@@ -45,7 +46,6 @@ from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
 from ecgadv.victims.twin import twin_of
 
-OWN = ("minnorm", "cw")
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers.py"
 
 
@@ -68,16 +68,10 @@ class Bench:
         named = [(self.records.ids[i], int(i), str(self.records.labels[i])) for i in rows]
         return enumerate_cases(named, str(self.cfg["target"]), self.victim.classes)
 
-    def metric(self, name: str) -> Quadratic:
-        """A metric by name; that of the configuration with its options."""
-        if name == self.cfg["metric"]["name"]:
-            form: Quadratic = instantiate(self.cfg["metric"])
-            return form
-        return metrics.get(name)
-
     def study(self, form: Quadratic, name: str, steps: int | None) -> Study:
-        """One of the package's attacks on this benchmark's victim."""
-        attack = make_attack(name, steps=steps)
+        """An attack by name on this victim; the configuration's own with its options."""
+        kind = attack_kinds().get(name) or instantiate(self.cfg["attack"])
+        attack = make_attack(name if isinstance(kind, type) else kind, steps=steps)
         return Study(self.victim, form, attack, Judge(self.victim), seed=int(self.cfg["seed"]))
 
 
@@ -117,7 +111,11 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
 def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     """Open what is measured; nothing is written before what is returned is called."""
     options = cfg["benchmark"]
-    peers, missing = _peers([*options["methods"], options["scaling_method"]], cfg["backend"])
+    own = own_methods(cfg)
+    wanted = [*options["methods"], options["scaling_method"]]
+    peers, missing = _peers(wanted, cfg["backend"], own)
+    for metric in options["metrics"]:
+        known_metric(cfg, metric)
     methods = [m for m in options["methods"] if m not in missing]
     for method, reason in missing.items():
         say(f"note: {method} is left out: {reason}")
@@ -125,7 +123,7 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
         (metric, method)
         for metric in options["metrics"]
         for method in methods
-        if _applies(metric, method)
+        if _applies(metric, method, own)
     ]
     if not plan:
         raise ConfigError("benchmark.methods: none of them can be measured here")
@@ -166,7 +164,7 @@ def _run(
         measure(bench, metric, options["scaling_method"], bench.specs(per_class), peers)
         for metric in options["metrics"]
         for per_class in scaling
-        if _applies(metric, options["scaling_method"])
+        if _applies(metric, options["scaling_method"], own_methods(cfg))
     ]
     known = [row for row in stored_rows(rows_folder) if _same_setting(row, compared[0])]
     table = compare(compared, known)
@@ -174,9 +172,31 @@ def _run(
     return 0
 
 
-def _applies(metric: str, method: str) -> bool:
+def known_metric(cfg: Mapping[str, Any], name: str) -> Quadratic:
+    """A metric by name; that of the configuration with its options.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    if name == cfg["metric"]["name"]:
+        form: Quadratic = instantiate(cfg["metric"])
+        return form
+    try:
+        return metrics.get(name)
+    except ConfigError:
+        known = ", ".join(dict.fromkeys([*metrics.METRICS, str(cfg["metric"]["name"])]))
+        raise ConfigError(f"benchmark.metrics={name}: unknown; there are {known}") from None
+
+
+def own_methods(cfg: Mapping[str, Any]) -> list[str]:
+    """Attacks that need no peers: that of the configuration, and those that minimise."""
+    found = [name for name, kind in attack_kinds().items() if kind.minimises]
+    return list(dict.fromkeys([str(cfg["attack"]["name"]), *found]))
+
+
+def _applies(metric: str, method: str, own: Sequence[str]) -> bool:
     """Whether a method knows a metric: peers have the Euclidean norm only."""
-    return metric == "l2" or method_name(method)[0] in OWN
+    return metric == "l2" or method_name(method)[0] in own
 
 
 def method_name(method: str) -> tuple[str, int | None]:
@@ -187,9 +207,9 @@ def method_name(method: str) -> tuple[str, int | None]:
     return match[1], int(match[2]) if match[2] else None
 
 
-def _peers(methods: Sequence[str], running: str) -> tuple[Any, dict[str, str]]:
+def _peers(methods: Sequence[str], running: str, own: Sequence[str]) -> tuple[Any, dict[str, str]]:
     """The module of the peers, and the methods that cannot be measured here with the reason."""
-    wanted = {m: method_name(m)[0] for m in methods if method_name(m)[0] not in OWN}
+    wanted = {m: method_name(m)[0] for m in methods if method_name(m)[0] not in own}
     if not wanted:
         return None, {}
     if running != "tensorflow":
@@ -204,7 +224,7 @@ def _peers(methods: Sequence[str], running: str) -> tuple[Any, dict[str, str]]:
     missing = {}
     for method, name in wanted.items():
         if name not in module.PEERS:
-            known = ", ".join([*OWN, *module.PEERS])
+            known = ", ".join([*own, *module.PEERS])
             raise ConfigError(f"benchmark.methods={method}: unknown; there are {known}")
         reason = module.unavailable(name)
         if reason:
@@ -217,14 +237,15 @@ def _method(
 ) -> Method:
     """A method by name."""
     name, steps = method_name(method)
-    if name not in OWN:
+    own = own_methods(bench.cfg)
+    if name not in own:
         if bench.victim.leads > 1:
             raise ConfigError(
                 f"benchmark.methods={method}: takes victims of one lead, {bench.victim.name} reads "
                 f"{bench.victim.leads}"
             )
         made = peers.make(name, steps, bench.victim)
-        study = bench.study(form, OWN[0], None)
+        study = bench.study(form, own[-1], None)
         identity = {"version": peers.version(name)}
         return Method(study, "float32", lambda cases, _: made(cases), identity)
     study = bench.study(form, name, steps)
@@ -235,8 +256,7 @@ def _method(
         "code": hashlib.sha256(source).hexdigest()[:16],
         "precision": precision,
         "folded": twin_of(bench.victim) is not bench.victim,
-        # Carlini and Wagner's attack works in Euclidean coordinates: no ridge.
-        "ridge": None if name == "cw" else form.ridge,
+        "ridge": form.ridge if study.attack.ridged else None,
         "seed": study.seed,
     }
     say(f"{method}, metric {form.name}: {precision} gradients ({why})")
@@ -245,11 +265,11 @@ def _method(
 
 def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], peers: Any) -> Row:
     """One row: stored, or measured chunk by chunk and stored as it goes."""
-    form = bench.metric(metric)
+    form = known_metric(bench.cfg, metric)
     ids = [s.case_id for s in specs]
     file = bench.folder / f"{metric}-{method}-{len(ids)}.json"
     stored = read_row(file) if bench.cfg["resume"] else None
-    size = bench.study(form, OWN[0], None).size(bench.cfg["batch_size"], len(specs))
+    size = chunk_size(bench.victim, bench.cfg["batch_size"], len(specs))
     setting = setting_of(bench.victim, bench.records, ids)
     if stored is not None and stored.origin == "imported" and _fits(stored.identity, setting):
         return stored
@@ -340,8 +360,8 @@ def stored_rows(folder: Path) -> list[Row]:
 
 def _write(
     folder: Path,
-    table: list[dict[str, Any]],
-    scaling: list[dict[str, Any]],
+    table: list[Compared],
+    scaling: list[Compared],
     missing: Mapping[str, str],
     rows: Sequence[Row],
 ) -> None:
@@ -357,16 +377,20 @@ def _write(
         machine=f"{where['processor']}, {where['cores']} cores, {where['device']} ({versions})",
     )  # fmt: skip
     write_atomic(folder / "benchmark.md", text)
-    content = {"comparison": table, "scaling": scaling, "missing": dict(missing), "machine": where}
+    told = {"comparison": table, "scaling": scaling}
+    content: dict[str, Any] = {
+        name: [dataclasses.asdict(line) for line in lines] for name, lines in told.items()
+    }
+    content |= {"missing": dict(missing), "machine": where}
     write_atomic(folder / "benchmark.json", json.dumps(_finite(content), indent=1))
     style.save(report.distance_against_gradients(table), folder / "figures" / "benchmark.png")
     console = Console()
-    for metric in dict.fromkeys(row["metric"] for row in table):
+    for metric in dict.fromkeys(row.metric for row in table):
         shown = Table(title=f"metric={metric}", box=None, pad_edge=False)
         for name, place in report.CONSOLE.items():
             shown.add_column(name, justify="right" if place else "left", no_wrap=True)
         for row in table:
-            if row["metric"] == metric:
+            if row.metric == metric:
                 line = report.cells(row)
                 shown.add_row(*(line[place] for place in report.CONSOLE.values()))
         console.print(shown)

@@ -13,7 +13,7 @@ All perturbations are in standardised units (multiples of the record's standard 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 from annotated_types import Ge
@@ -110,6 +110,9 @@ class Quadratic:
     smooth: float
     energy: float
     ridge: float = 0.0
+
+    in_every_run: ClassVar[bool] = False
+    """Whether it is reported whatever metric a run has."""
 
     @property
     def column(self) -> str:
@@ -216,6 +219,7 @@ class Quadratic:
 class L2(Quadratic):
     """``l2``: the squared Euclidean norm."""
 
+    in_every_run = True
     column = "d_l2"
     label = "d_l2"
     help = "sum of squares of the perturbation, standardised units"
@@ -227,6 +231,7 @@ class L2(Quadratic):
 class Diff(Quadratic):
     """``diff``: smoothness alone. The ridge bounds the drift that it does not see."""
 
+    in_every_run = True
     column = "d_smooth"
     label = "d_smooth"
     help = "10⁴ times the variance of the perturbation's increments, standardised units"
@@ -237,6 +242,8 @@ class Diff(Quadratic):
 
 class DiffL2(Quadratic):
     """``diffl2``: smoothness plus k times the squared norm; each k is a distance of its own."""
+
+    in_every_run = True
 
     def __init__(self, k: Weight = ENERGY_SHARE, ridge: Weight = 0.0) -> None:
         super().__init__("diffl2", 1.0, k, ridge)
