@@ -121,9 +121,7 @@ def test_what_judges_is_any_option_of_the_group(tmp_path):
     root = f"paths.root={tmp_path}"
     composed = config.compose_checked(["evaluation.filter=rectangular", root])
     assert "front_end" not in composed.config["evaluation"]
-    with pytest.raises(
-        ConfigError, match="butterworht: must be one of butterworth, none"
-    ):
+    with pytest.raises(ConfigError, match="butterworht: must be one of butterworth, none"):
         config.compose_checked(["evaluation.filter=butterworht", root])
     (tmp_path / "conf" / "filter").mkdir(parents=True)
     (tmp_path / "conf" / "filter" / "mains16.yaml").write_text(
