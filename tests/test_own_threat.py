@@ -15,7 +15,7 @@ from ecgadv.threat.front_ends import FRONT_ENDS, Butterworth, from_config
 from ecgadv.threat.goals import AIM_MARGIN, SUCCESS_MARGIN, UNTARGETED, Aim, Exclusive, Goal
 from ecgadv.threat.goals import get as goal_named
 
-OWN = '''
+OWN = """
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,8 +28,6 @@ from ecgadv.threat.goals import Goal
 
 @dataclass(frozen=True)
 class Average(FrontEnd):
-    """The mean of the latest samples."""
-
     name: ClassVar[str] = "average"
     taps: int = 5
 
@@ -42,8 +40,6 @@ class Average(FrontEnd):
 
 @dataclass(frozen=True)
 class Louder(Goal):
-    """The logit of the target grows by so much over that of the unperturbed record."""
-
     name: ClassVar[str] = "louder"
     by: float = 1.0
 
@@ -51,7 +47,7 @@ class Louder(Goal):
         xp = ops_of(logits)
         named = xp.where(xp.arange(logits.shape[-1]) == aim.target[:, None], 1.0, 0.0)
         return xp.sum((logits - aim.clean) * named, axis=-1) - self.by
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +58,20 @@ def mine(tmp_path_factory):
     for group, name, target, option in (
         ("goal", "louder", "Louder", "by: 0.5"), ("filter", "average", "Average", "taps: 9")
     ):  # fmt: skip
-        (folder / "conf" / group).mkdir(parents=True)
-        yaml = f"# Mine.\n\nname: {name}\n_target_: own_threat.{target}\n\n# An option.\n{option}\n"
-        (folder / "conf" / group / f"{name}.yaml").write_text(yaml)
+        yaml = f"name: {name}\n_target_: own_threat.{target}\n{option}\n"
+        (folder / "my_conf" / group).mkdir(parents=True)
+        (folder / "my_conf" / group / f"{name}.yaml").write_text(yaml)
     path = os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
-    search = f"hydra.searchpath=[file://{folder / 'conf'}]"
+    search = f"hydra.searchpath=[file://{folder / 'my_conf'}]"
     return folder, search, environment(PYTHONPATH=path)
 
 
 @pytest.mark.slow
 def test_a_goal_of_the_users_own_runs_by_one_command(mine, tmp_path):
-    _, search, env = mine
+    folder, _, env = mine
     given = [*small_world(tmp_path), "target=noise", "attack.steps=15", f"paths.root={tmp_path}"]
-    run = run_folder(execute(*given, "goal=louder", "goal.by=0.75", search, env=env))
+    own = ["--config-dir", str(folder / "my_conf"), "goal=louder", "goal.by=0.75"]
+    run = run_folder(execute(*given, *own, env=env))
     rows = [row for row in table(run) if row["status"] == "ok"]
     assert len(rows) >= 3
     assert {row["goal"] for row in rows} == {"louder"}
@@ -116,15 +113,15 @@ def test_a_filter_of_the_users_own_is_modelled_and_real(mine, tmp_path, monkeypa
     result = execute(*wrong, "evaluation.filter=averag", search, env=env)
     assert result.returncode == 2
     (line,) = error_lines(result)
-    assert line.startswith("error: evaluation.filter=averag: there is no such option")
-    assert "average" in line
+    known = "average, butterworth, none, rectangular"
+    assert line == f"error: evaluation.filter=averag: must be one of {known}"
 
 
 def test_what_judges_is_any_option_of_the_group(tmp_path):
     root = f"paths.root={tmp_path}"
     composed = config.compose_checked(["evaluation.filter=rectangular", root])
     assert "front_end" not in composed.config["evaluation"]
-    with pytest.raises(ConfigError, match=r"evaluation\.filter=butterworht: there is no such"):
+    with pytest.raises(ConfigError, match="butterworht: must be one of butterworth, none"):
         config.compose_checked(["evaluation.filter=butterworht", root])
     (tmp_path / "conf" / "filter").mkdir(parents=True)
     (tmp_path / "conf" / "filter" / "mains16.yaml").write_text(

@@ -16,7 +16,7 @@ from ecgadv.config.place import Job
 from ecgadv.config.values import Config, normalise
 from ecgadv.errors import ConfigError
 from ecgadv.making import OPEN_MAPPINGS, TARGET, leaves, lookup
-from ecgadv.spelling import suggestion
+from ecgadv.spelling import show, suggestion
 from ecgadv.store.signature import signature
 from ecgadv.threat.front_ends import FRONT_ENDS
 
@@ -60,8 +60,8 @@ def with_device(config: Config, searchpath: Sequence[str]) -> Config:
             composer = Composer(searchpath)
             known = composer.options("filter")
             if name not in known:
-                hint = f"{suggestion(str(name), known)} ({', '.join(known)})"
-                raise ConfigError(f"evaluation.filter={name}: there is no such option{hint}")
+                wanted = f"must be one of {', '.join(known)}"
+                raise ConfigError(f"evaluation.filter={show(name)}: {wanted}")
             node = composer.plain(composer.compose([f"filter={name}"]))["filter"]
     finally:
         GlobalHydra.instance().hydra = before
