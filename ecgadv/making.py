@@ -37,15 +37,11 @@ def lookup(cfg: Mapping[str, Any], path: str) -> Any:
     return node
 
 
-def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
-    """Call what ``_target_`` names with the node's other keys as keyword arguments.
-
-    Args:
-        node: an option of a group; its ``name`` is not passed on.
-        **extra: further arguments; they win over those of the node.
+def resolve(node: Mapping[str, Any]) -> Any:
+    """The class or function that ``_target_`` names.
 
     Raises:
-        ConfigError: the target cannot be imported, cannot be called, or does not know an argument.
+        ConfigError: it cannot be imported, or cannot be called.
     """
     target = node.get(TARGET)
     label = f"{TARGET}={target}"
@@ -65,6 +61,21 @@ def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
     call = getattr(module, attribute)
     if not callable(call):
         raise ConfigError(f"{label}: must be a class or a function")
+    return call
+
+
+def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
+    """Call what ``_target_`` names with the node's other keys as keyword arguments.
+
+    Args:
+        node: an option of a group; its ``name`` is not passed on.
+        **extra: further arguments; they win over those of the node.
+
+    Raises:
+        ConfigError: the target cannot be imported, cannot be called, or does not know an argument.
+    """
+    call = resolve(node)
+    label = f"{TARGET}={node[TARGET]}"
     arguments = {k: v for k, v in node.items() if k not in (TARGET, "name")} | extra
     parameters: Mapping[str, inspect.Parameter] = {}
     # Some callables written in C have no signature; they check for themselves.

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from ecgadv import config, making
-from ecgadv.config import reference, rules
+from ecgadv.config import experiment, reference
 from ecgadv.errors import ConfigError
+from ecgadv.options import hints
 from ecgadv.store.signature import signature
 from ecgadv.victims.training import TrainSettings
 
@@ -72,6 +73,7 @@ def test_defaults_are_the_documented_ones(compose):
         "deployment": "cloud",
         "metric": "l2",
         "target": "all",
+        "goal": "exclusive",
         "attack": "minnorm",
         "eot": "none",
         "filter": "none",
@@ -112,13 +114,33 @@ def test_training_options_are_the_settings_with_their_defaults(compose):
     assert TrainSettings(**train) == TrainSettings()
 
 
-def test_every_rule_is_for_a_key_that_exists():
+def test_every_declared_option_is_a_key_that_exists():
     known = set()
     for file in [CONF / "config.yaml", *FILES]:
         is_global = "# @package _global_" in file.read_text() or file.parent == CONF
         prefix = "" if is_global else f"{file.parent.name}."
         known |= {prefix + key.path for key in reference.read_comments(file)[1]}
-    assert set(rules.RULES) <= known
+    assert set(hints(experiment.Experiment)) <= known
+    for section, target in experiment.SECTIONS.items():
+        declared = {f"{section}.{name}" for name in hints(making.resolve({"_target_": target}))}
+        # What a selection or a training is told of its victim is no option of its own.
+        assert declared - {"selection.classes"} <= known
+
+
+@pytest.mark.parametrize("file", [CONF / "config.yaml", *FILES], ids=lambda f: f.stem)
+def test_every_key_has_an_annotation_of_whoever_takes_it(compose, file):
+    """The range of an option stands beside the option, not in a table."""
+    group = file.parent.name
+    argv = [] if file.parent == CONF else [f"{group}={file.stem}"]
+    cfg = compose("--cfg", "job", *argv).config
+    sections = set(cfg) if file.parent == CONF else {group} & set(cfg)
+    known = experiment.accepted(cfg)
+    told = {"name", "_target_", "victim"}
+    missing = [
+        path for path, _ in making.leaves({k: cfg[k] for k in sections})
+        if path not in known and path.rpartition(".")[2] not in told
+    ]  # fmt: skip
+    assert missing == []
 
 
 def test_the_seed_of_the_data_is_not_the_seed_of_the_attack(compose):

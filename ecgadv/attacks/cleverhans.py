@@ -11,17 +11,16 @@ import functools
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from ecgadv import backend
 from ecgadv.attacks.base import DirectAttack, Found, Problem
 from ecgadv.errors import BackendError, ConfigError
 from ecgadv.threat.goals import UNTARGETED, Exclusive
 from ecgadv.threat.objectives import Cases, Objective
-
-NORMS = ("l2", "linf")
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,10 @@ class _Cleverhans(DirectAttack):
     """
 
     minimises: ClassVar[bool] = False
-    budget: float = 1.0
-    norm: str = "l2"
+    backends: ClassVar[tuple[str, ...]] = ("tensorflow",)
+    budget: Annotated[float, Gt(0)] = 1.0
+    norm: Literal["l2", "linf"] = "l2"
     perturb_padding: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.budget < float("inf"):
-            raise ConfigError(f"attack.budget={self.budget}: must be a number above 0")
-        if self.norm not in NORMS:
-            raise ConfigError(f"attack.norm={self.norm}: must be one of {', '.join(NORMS)}")
-        if getattr(self, "steps", 1) < 1:
-            raise ConfigError(f"attack.steps={getattr(self, 'steps', 1)}: must be at least 1")
 
     @property
     def order(self) -> Any:
@@ -187,13 +179,8 @@ class _Iterated(_Cleverhans):
         step_size: length of a step over ε, at most 1; None means 2.5/steps.
     """
 
-    steps: int = 40
-    step_size: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.step_size is not None and not 0 < self.step_size <= 1:
-            raise ConfigError(f"attack.step_size={self.step_size}: must be above 0 and at most 1")
+    steps: Annotated[int, Ge(1)] = 40
+    step_size: Annotated[float, Gt(0), Le(1)] | None = None
 
     @property
     def length(self) -> float:
@@ -232,12 +219,7 @@ class MomentumIterative(_Iterated):
     """
 
     name: ClassVar[str] = "ch_mim"
-    decay: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.decay <= 1:
-            raise ConfigError(f"attack.decay={self.decay}: must be from 0 to 1")
+    decay: Annotated[float, Ge(0), Le(1)] = 1.0
 
     def perturb(self, model: Callable[[Any], Any], x: Any, y: Any, targeted: bool) -> Any:
         """``momentum_iterative_method``."""

@@ -13,16 +13,17 @@ of it on the way down from the best of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.errors import ConfigError
-from ecgadv.threat.limits import Spans
+from ecgadv.options import Band, Spans
 from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 
@@ -129,34 +130,23 @@ class MinNorm(Attack):
     name: ClassVar[str] = "minnorm"
     coarse_gradients: ClassVar[bool] = True
     quick: ClassVar[Mapping[str, Any]] = {"steps": 20}
-    steps: int = 100
-    first_step: float = 0.5
-    last_step: float = 0.01
-    shrink: float = 0.05
-    starts: int | Literal["auto"] = "auto"
-    search_steps: int = 14
+    steps: Annotated[int, Ge(2)] = 100
+    first_step: Annotated[float, Gt(0), Le(2)] = 0.5
+    last_step: Annotated[float, Gt(0), Le(2)] = 0.01
+    shrink: Annotated[float, Gt(0), Le(0.5)] = 0.05
+    starts: Annotated[int, Ge(1), Le(len(_STARTS))] | Literal["auto"] = "auto"
+    search_steps: Annotated[int, Ge(0)] = 14
     perturb_padding: bool = False
-    band: Sequence[float] | None = None
-    peak: float | None = None
+    band: Band | None = None
+    peak: Annotated[float, Gt(0)] | None = None
     mask: Spans | None = None
 
     def __post_init__(self) -> None:
-        _ = self.limits
-        if self.steps < 2:
-            raise ConfigError(f"attack.steps={self.steps}: must be at least 2")
-        if self.search_steps < 0:
-            raise ConfigError(f"attack.search_steps={self.search_steps}: must not be negative")
-        most = min(len(_STARTS), self.steps // 10)
-        if self.starts != "auto" and self.starts not in range(1, 1 + most):
+        super().__post_init__()
+        if self.starts != "auto" and self.starts > max(1, self.steps // 10):
             raise ConfigError(
-                f"attack.starts={self.starts}: must be auto, or from 1 to {len(_STARTS)} with at "
-                f"least 10 of attack.steps={self.steps} for each"
+                f"attack.starts={self.starts}: each needs 10 of attack.steps={self.steps} at least"
             )
-        for name, largest in (("first_step", 2.0), ("last_step", 2.0), ("shrink", 0.5)):
-            if not 0 < getattr(self, name) <= largest:
-                raise ConfigError(
-                    f"attack.{name}={getattr(self, name)}: must be above 0 and at most {largest:g}"
-                )
 
     @cached_property
     def schedule(self) -> Schedule:

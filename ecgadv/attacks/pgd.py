@@ -8,14 +8,14 @@ Q⁻¹g/√(gᵀQ⁻¹g), and the nearest point of the ball d(δ) <= budget, nea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+from annotated_types import Ge, Gt
 
 from ecgadv import backend
 from ecgadv.attacks.base import Attack, Found, Problem
-from ecgadv.errors import ConfigError
-from ecgadv.threat.limits import Spans
+from ecgadv.options import Band, Spans
 from ecgadv.threat.metrics import Factor, Quadratic
 from ecgadv.threat.objectives import Cases
 
@@ -71,25 +71,14 @@ class PGD(Attack):
 
     name: ClassVar[str] = "pgd"
     minimises: ClassVar[bool] = False
-    budget: float = 1.0
-    steps: int = 40
-    step_size: float | None = None
+    budget: Annotated[float, Gt(0)] = 1.0
+    steps: Annotated[int, Ge(1)] = 40
+    step_size: Annotated[float, Gt(0)] | None = None
     random_start: bool = False
     perturb_padding: bool = False
-    band: Sequence[float] | None = None
-    peak: float | None = None
+    band: Band | None = None
+    peak: Annotated[float, Gt(0)] | None = None
     mask: Spans | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.limits
-        if self.steps < 1:
-            raise ConfigError(f"attack.steps={self.steps}: must be at least 1")
-        if not 0 < self.budget < float("inf"):
-            raise ConfigError(f"attack.budget={self.budget}: must be a number above 0")
-        if self.step_size is not None and not 0 < self.step_size < float("inf"):
-            raise ConfigError(
-                f"attack.step_size={self.step_size}: must be a number above 0, or null"
-            )
 
     def max_steps(self) -> int:
         """Every case uses all its steps: a larger margin is a better answer."""

@@ -199,6 +199,7 @@ def _run(cfg: dict[str, Any], folder: Path, begin: Callable[[], None]) -> int:
         from ecgadv import backend
 
         backend.configure(cfg["backend"])
+        config.check_foreign(cfg)
     name = f"ecgadv.tasks.{task}"
     try:
         module = importlib.import_module(name)

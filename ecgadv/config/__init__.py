@@ -4,7 +4,7 @@ Everything here runs before anything heavy is imported, so a mistake on the comm
 second and one line. ``python -m ecgadv.config --docs`` writes the reference of all options.
 """
 
-from ecgadv.config.check import validate
+from ecgadv.config.check import check_foreign, validate
 from ecgadv.config.compose import Composed, compose_checked
 from ecgadv.config.composer import conf_dir
 from ecgadv.config.place import Job, run_folder, run_name, shard_folder
@@ -13,6 +13,7 @@ from ecgadv.config.values import normalise
 __all__ = [
     "Composed",
     "Job",
+    "check_foreign",
     "compose_checked",
     "conf_dir",
     "normalise",

@@ -14,17 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ecgadv import options
+from ecgadv.config.experiment import accepted, is_foreign
 from ecgadv.config.place import check_writable
-from ecgadv.config.rules import RULES, _is_number, _rule_like
-from ecgadv.config.values import _is_foreign
 from ecgadv.errors import BackendError, ConfigError, DataError, NothingToDoError, VictimError
-from ecgadv.making import TARGET, instantiate, leaves, lookup
+from ecgadv.making import TARGET, instantiate, leaves, lookup, resolve
 from ecgadv.spelling import show
 
 if TYPE_CHECKING:
     from ecgadv.victims.declared import Reading
-
-CLASS_NAMES = ("A", "N", "O", "noise")
 
 
 def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> None:
@@ -33,31 +31,41 @@ def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> N
     Args:
         cfg: see :func:`normalise`.
         like: the same composition without value overrides; gives the type of keys that
-            :data:`RULES` leaves out.
+            nothing of ours declares.
 
     Raises:
         ConfigError: a value has the wrong type, is out of range, or contradicts another one.
         DataError: ``data.root`` is missing or of the wrong kind.
         VictimError: ``victim.path`` is missing or no model file.
     """
-    default = dict(leaves(like or {}))
+    default, known = dict(leaves(like or {})), accepted(cfg)
     for path, value in leaves(cfg):
-        foreign = _is_foreign(cfg[path.partition(".")[0]])
-        rule = None if foreign else RULES.get(path)
-        if rule is None and path != "selection.per_class":
-            rule = _rule_like(default.get(path))
-        if rule is not None and not rule.accepts(value):
-            raise ConfigError(f"{path}={show(value)}: must be {rule.wanted}")
+        hint = known.get(path, options.like(default.get(path)))
+        if hint is not None:
+            options.check(path, hint, value)
     _check_victim(cfg)
     _check_target(cfg)
     _check_backend(cfg)
     _check_injection(cfg)
-    _check_limits(cfg)
+    _check_objects(cfg)
     _check_selection(cfg)
     _check_task(cfg)
     _check_data(cfg)
     _check_folders(cfg)
-    _try_options(cfg)
+
+
+def check_foreign(cfg: Mapping[str, Any]) -> None:
+    """Check the options of classes and functions that are not ours, by what they declare.
+
+    They may import a backend, so this comes when the run has chosen one.
+
+    Raises:
+        ConfigError: one of them cannot be imported, or a value is not what its annotation wants.
+    """
+    for section, node in cfg.items():
+        if is_foreign(node):
+            values = {k: v for k, v in node.items() if k not in (TARGET, "name")}
+            options.check_all(resolve(node), values, section)
 
 
 def _check_injection(cfg: Mapping[str, Any]) -> None:
@@ -99,39 +107,33 @@ def _check_injection(cfg: Mapping[str, Any]) -> None:
         mains = node.get("mains")
         for key, values in (("high_pass", [node.get("high_pass")]), ("mains", mains or [])):
             for value in values:
-                if value is not None and not (_is_number(value) and 0 < value < read.fs / 2):
+                if value is not None and not (options.is_number(value) and 0 < value < read.fs / 2):
                     raise ConfigError(
                         f"{section}.{key}={show(node[key])}: must be above 0 and below half the "
                         f"sampling rate, {read.fs / 2:g} Hz"
                     )
 
 
-def _check_limits(cfg: Mapping[str, Any]) -> None:
-    """Band and mask of a perturbation: beyond half the sampling rate, gaps, nothing left."""
-    node = cfg.get("attack")
-    if cfg.get("task") != "attack" or not isinstance(node, Mapping):
+def _check_objects(cfg: Mapping[str, Any]) -> None:
+    """Make the metric and the attack: they know what their options have to do with each other."""
+    made = {}
+    for group in ("metric", "attack"):
+        if TARGET in (node := cfg.get(group) or {}) and not is_foreign(node):
+            made[group] = instantiate(node)
+    attack: Any = made.get("attack")
+    if cfg.get("task") != "attack" or not hasattr(attack, "limits_for"):
         return
-    band, mask, window = node.get("band"), node.get("mask"), cfg.get("window")
-    read = reading_of(cfg)
-    if band is not None and band[1] > read.fs / 2:
-        raise ConfigError(
-            f"attack.band={show(band)}: must end at half the sampling rate, {read.fs / 2:g} Hz, or "
-            "below"
-        )
+    read, window, mask = reading_of(cfg), cfg.get("window"), getattr(attack, "mask", None)
+    attack.limits_for(read.fs, read.leads or 1)
     if mask is None:
         return
-    spans = mask if isinstance(mask[0], list) else [mask]
-    if band is not None and len(spans) > 1:
-        raise ConfigError(
-            f"attack.band={show(band)} attack.mask={show(mask)}: a signal within a band cannot "
-            "have gaps; give one span, or no band"
-        )
-    first, lasts = min(span[0] for span in spans), (read.n or math.inf) / read.fs
-    if window is not None:
-        from ecgadv.threat.transforms import window_samples
+    from ecgadv.threat.limits import spans_of
+    from ecgadv.threat.transforms import window_samples
 
+    lasts = (read.n or math.inf) / read.fs
+    if window is not None:
         lasts = window_samples(window, read.n or sys.maxsize, read.fs) / read.fs
-    if first >= lasts:
+    if spans_of(mask)[0][0] >= lasts:
         raise ConfigError(
             f"attack.mask={show(mask)}: begins after the {lasts:g} s that "
             f"{'a record' if window is None else 'the window'} lasts at most"
@@ -155,9 +157,8 @@ def victim_classes(cfg: Mapping[str, Any]) -> tuple[str, ...]:
     from ecgadv.victims.declared import declared
 
     node = cfg.get("victim")
-    if not isinstance(node, Mapping):
-        return CLASS_NAMES
-    return tuple(class_name(letter) for letter in declared(node).classes)
+    read = declared(node if isinstance(node, Mapping) else {})
+    return tuple(class_name(letter) for letter in read.classes)
 
 
 def _check_target(cfg: Mapping[str, Any]) -> None:
@@ -171,10 +172,15 @@ def _check_target(cfg: Mapping[str, Any]) -> None:
 def _check_backend(cfg: Mapping[str, Any]) -> None:
     if cfg.get("task") not in ("attack", "evaluate"):
         return
-    target, name = str(lookup(cfg, f"attack.{TARGET}")), lookup(cfg, "attack.name")
-    if target.startswith("ecgadv.attacks.cleverhans.") and cfg.get("backend") != "tensorflow":
+    node = cfg.get("attack")
+    if not isinstance(node, Mapping) or is_foreign(node):
+        return
+    kind = resolve(node)
+    backends = getattr(kind, "backends", ())
+    if backends and cfg.get("backend") not in backends:
         raise BackendError(
-            f"attack={name} backend={cfg.get('backend')}: cleverhans needs backend=tensorflow"
+            f"attack={node.get('name')} backend={cfg.get('backend')}: "
+            f"{kind.__module__.rpartition('.')[2]} needs backend={' or '.join(backends)}"
         )
 
 
@@ -237,12 +243,10 @@ def _check_task(cfg: Mapping[str, Any]) -> None:
         raise ConfigError(
             "task=track tracking=none: must be tracking=mlflow, that is where it tracks"
         )
-    if task == "train" and cfg["train"]["fold"] >= cfg["train"]["folds"]:
-        fold, folds = cfg["train"]["fold"], cfg["train"]["folds"]
-        raise ConfigError(f"train.fold={fold}: must be below train.folds={folds} (counted from 0)")
-    if task == "train" and cfg["train"]["short_epochs"] >= cfg["train"]["epochs"]:
-        short, epochs = cfg["train"]["short_epochs"], cfg["train"]["epochs"]
-        raise ConfigError(f"train.short_epochs={short}: must be below train.epochs={epochs}")
+    if task == "train":
+        from ecgadv.victims.training import TrainSettings
+
+        TrainSettings(**cfg["train"])
     tracking = cfg.get("tracking")
     if isinstance(tracking, Mapping) and tracking.get("uri"):
         from ecgadv.tracking.uris import resolve_uri
@@ -347,10 +351,3 @@ def _check_folders(cfg: Mapping[str, Any]) -> None:
         value = lookup(cfg, path)
         if value is not None:
             check_writable(Path(value), path)
-
-
-def _try_options(cfg: Mapping[str, Any]) -> None:
-    """Make the metric and the solver, which know the ranges of their options and are light."""
-    for group in ("metric", "attack"):
-        if str(lookup(cfg, f"{group}.{TARGET}")).startswith("ecgadv."):
-            instantiate(cfg[group])

@@ -6,17 +6,17 @@ import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from ecgadv.config import hydra_api
 from ecgadv.config.check import validate
+from ecgadv.config.experiment import Task, is_foreign
 from ecgadv.config.names import LABELS, NAMES, check_names, names_in_files, quote
 from ecgadv.config.place import Job
-from ecgadv.config.rules import TASKS
 from ecgadv.config.values import Config, normalise
 from ecgadv.errors import ConfigError
 from ecgadv.making import OPEN_MAPPINGS, TARGET, leaves, lookup
-from ecgadv.spelling import suggestion
+from ecgadv.spelling import show, suggestion
 from ecgadv.store.signature import signature
 
 
@@ -146,7 +146,7 @@ class Composer:
         names = [p for p, _ in leaves(known) if not p.endswith((f".{TARGET}", ".name"))]
         group = path.partition(".")[0]
         option = lookup(known, f"{group}.name")
-        if group in TASKS and group not in known:
+        if group in get_args(Task) and group not in known:
             return f"{path}: there is no such key without task={group}"
         where = f"{group}={option} has" if "." in path and option else "there is"
         return f"{path}: {where} no such key{suggestion(path, [*names, *known])}"
@@ -162,7 +162,25 @@ class Composer:
             if lookup(values, path) is not None:
                 check_names(path, lookup(values, path), None)
         self._refuse_unknown(values, bare)
+        self._add_front_end(values)
         config = normalise(values)
         if check:
             validate(config, plain)
         return cfg, Job(tuple(overrides), config, signature(config))
+
+    def _add_front_end(self, values: Config) -> None:
+        """Put what ``evaluation.filter`` names beside its name, where it is not one of ours."""
+        name, options = lookup(values, "evaluation.filter"), self.options("filter")
+        if name is None or name == lookup(values, "filter.name"):
+            node = values.get("filter")
+        elif name not in options:
+            raise ConfigError(
+                f"evaluation.filter={show(name)}: must be one of {', '.join(options)}"
+            )
+        else:
+            from omegaconf import OmegaConf
+
+            found = self.repository.load_config(f"filter/{name}").config
+            node = OmegaConf.to_container(found, resolve=True)
+        if name is not None and is_foreign(node):
+            values["evaluation"]["front_end"] = node

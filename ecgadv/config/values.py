@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ecgadv import spelling
-from ecgadv.config.rules import _PATH, RULES, _is_int
+from ecgadv.config.experiment import accepted
 from ecgadv.errors import ConfigError, DataError
-from ecgadv.making import OPEN_MAPPINGS, TARGET, leaves
+from ecgadv.making import OPEN_MAPPINGS, leaves, lookup
+from ecgadv.options import Place, Source, form_of, is_whole, read
 
 Config = dict[str, Any]
+
+
+_OF_ANYBODY = {"data.root": Place | None, "victim.path": Source | None}
+"""Keys that name files, whoever declares them."""
 
 
 def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
@@ -25,7 +29,8 @@ def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
         cwd: where relative paths start; ``paths.outputs`` starts at ``paths.root`` instead.
     """
     out: Config = copy.deepcopy(dict(cfg))
-    _read_texts(out)
+    known = accepted(out)
+    _read_texts(out, known)
     base = Path(cwd) if cwd is not None else Path.cwd()
 
     def absolute(start: Path, value: str) -> str:
@@ -35,37 +40,23 @@ def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
             raise ConfigError(f"{value}: nobody's home folder is known by that name") from None
 
     paths = out.get("paths")
-    if isinstance(paths, dict):
-        if _PATH.accepts(paths.get("root")):
-            paths["root"] = absolute(base, paths["root"])
-            if _PATH.accepts(paths.get("outputs")):
-                paths["outputs"] = absolute(Path(paths["root"]), paths["outputs"])
-        if _PATH.accepts(paths.get("data")):
-            paths["data"] = absolute(base, paths["data"])
-    for section, key in (
-        ("data", "root"),
-        ("victim", "path"),
-        ("selection", "file"),
-        ("report", "run"),
-        ("evaluate", "run"),
-        ("evaluate", "study"),
-        ("evaluate", "study_key"),
-        ("track", "run"),
-        ("benchmark", "out"),
-    ):
-        node = out.get(section)
-        if isinstance(node, dict) and _PATH.accepts(node.get(key)):
-            # A victim may be module:function, which is no path.
-            named = section == "victim" and re.fullmatch(r"[\w.]+:[\w.]+", node[key])
-            if not named or (base / node[key]).exists():
-                node[key] = absolute(base, node[key])
-    if _PATH.accepts(out.get("sweep")):
-        out["sweep"] = absolute(base, out["sweep"])
+    root = paths.get("root") if isinstance(paths, dict) else None
+    is_named = isinstance(root, str) and root.strip()
+    below = Path(absolute(base, str(root))) if is_named else base
+    for path, hint in (_OF_ANYBODY | known).items():
+        form, value = form_of(hint), lookup(out, path)
+        if form is None or not form.names or not isinstance(value, str) or not value.strip():
+            continue
+        # A victim may be module:function, which is no path.
+        named = form.names == "source" and re.fullmatch(r"[\w.]+:[\w.]+", value)
+        if not named or (base / value).exists():
+            start = below if path == "paths.outputs" else base
+            _put(out, path, absolute(start, value))
     selection = out.get("selection")
     if isinstance(selection, dict):
         for key in ("source", "records"):
             value = selection.get(key)
-            if isinstance(value, str) or _is_int(value):
+            if isinstance(value, str) or is_whole(value):
                 value = [value]
             if isinstance(value, list):
                 # Names such as 100 are numbers to the override grammar.
@@ -103,18 +94,16 @@ def _as_text(mapping: Mapping[Any, Any], values_too: bool) -> dict[str, Any]:
     return named
 
 
-def _read_texts(cfg: Config) -> None:
+def _put(cfg: Config, path: str, value: Any) -> None:
+    """Set a dotted key that is there."""
+    *sections, key = path.split(".")
+    for section in sections:
+        cfg = cfg[section]
+    cfg[key] = value
+
+
+def _read_texts(cfg: Config, known: Mapping[str, Any]) -> None:
     """Make numbers and truth values of texts that spell them, where an option is one."""
     for path, value in list(leaves(cfg)):
-        section, _, key = path.partition(".")
-        if path in ("selection.per_class", "selection.start", "selection.stop"):
-            cfg[section][key] = spelling.whole(spelling.null(value))
-        elif path in RULES and not key:
-            cfg[section] = RULES[path].read(value)
-        elif path in RULES and not _is_foreign(cfg[section]):
-            cfg[section][key] = RULES[path].read(value)
-
-
-def _is_foreign(node: Any) -> bool:
-    """Whether a section belongs to a user's own class, whose keys mean what that class says."""
-    return isinstance(node, Mapping) and not str(node.get(TARGET, "ecgadv.")).startswith("ecgadv.")
+        if path in known:
+            _put(cfg, path, read(known[path], value))

@@ -119,6 +119,12 @@ class Study:
     ) -> None:
         self.victim, self.metric, self.attack, self.judge = victim, metric, attack, judge
         self.seed, self.shifts = seed, shifts
+        lacking = sorted(attack.needs - victim.can)
+        if lacking:
+            raise ConfigError(
+                f"attack={attack.name}: needs {', '.join(lacking)}, which victim {victim.name} "
+                "does not give"
+            )
         self.padding = bool(getattr(attack, "perturb_padding", False))
         believed = channel or judge.channel
         if believed.injected and shifts and getattr(attack, "schedule", None) == "paper":

@@ -24,7 +24,7 @@ from ecgadv import backend
 from ecgadv.attacks.engine import chunk_size
 from ecgadv.attacks.registry import attack_kinds, make_attack
 from ecgadv.errors import ConfigError, StoreError
-from ecgadv.evaluate.benchmark import Compared, Row, compare
+from ecgadv.evaluate.benchmark import Compared, Row, compare, read_row, stored_rows
 from ecgadv.evaluate.predictions import Predictions
 from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
@@ -342,20 +342,6 @@ def _fits(identity: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
 
 def _same_setting(row: Row, other: Row) -> bool:
     return all(row.identity.get(k) == other.identity.get(k) for k in ("victim", "data"))
-
-
-def read_row(file: Path) -> Row | None:
-    """A stored row; None where there is none, or it cannot be read."""
-    try:
-        return Row(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def stored_rows(folder: Path) -> list[Row]:
-    """Every readable row of a folder."""
-    rows = [read_row(file) for file in sorted(folder.glob("*.json"))]
-    return [row for row in rows if row is not None]
 
 
 def _write(

@@ -7,13 +7,16 @@ differentiable by its impulse response; another kind says both.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Gt
 
 from ecgadv.errors import ConfigError
+from ecgadv.making import instantiate
+from ecgadv.options import Frequencies, check_fields
 from ecgadv.threat import filters
 
 
@@ -101,10 +104,11 @@ class _Notched(FrontEnd):
     """
 
     usual: ClassVar[tuple[float, tuple[float, ...]]]
-    high_pass: float | None = None
-    mains: Sequence[float] | None = None
+    high_pass: Annotated[float, Gt(0)] | None = None
+    mains: Frequencies | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "filter")
         usual, known = self.usual
         mains = self.mains
         if mains is None:
@@ -169,7 +173,7 @@ class Butterworth(_Notched):
 
     name: ClassVar[str] = "butterworth"
     usual = (filters.HIGH_PASS_HZ, filters.MAINS_HZ)
-    q: float = filters.NOTCH_Q
+    q: Annotated[float, Gt(0)] = filters.NOTCH_Q
 
     def array(self, p: np.ndarray) -> np.ndarray:
         """By the reference filter."""
@@ -200,8 +204,6 @@ def from_config(node: Mapping[str, Any], fs: float = 300.0) -> FrontEnd:
     Raises:
         ConfigError: there is no such front end, or an option is unknown or out of range.
     """
-    from ecgadv.making import instantiate
-
     given = {key: value for key, value in node.items() if value is not None}
     if "_target_" not in given:
         kind = type(get(str(given.pop("name")), fs))

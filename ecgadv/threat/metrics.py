@@ -13,9 +13,10 @@ All perturbations are in standardised units (multiples of the record's standard 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
+from annotated_types import Ge
 
 from ecgadv.errors import ConfigError
 from ecgadv.threat.both import ops_of
@@ -25,6 +26,8 @@ SMOOTH_SCALE = 1e4
 
 ENERGY_SHARE = 0.01
 """k: the weight of d_l2 in ``diffl2``."""
+
+Weight = Annotated[float, Ge(0)]
 
 
 def d_l2(delta: Any) -> Any:
@@ -221,7 +224,7 @@ class L2(Quadratic):
     label = "d_l2"
     help = "sum of squares of the perturbation, standardised units"
 
-    def __init__(self, ridge: float = 0.0) -> None:
+    def __init__(self, ridge: Weight = 0.0) -> None:
         super().__init__("l2", 0.0, 1.0, ridge)
 
 
@@ -233,7 +236,7 @@ class Diff(Quadratic):
     label = "d_smooth"
     help = "10⁴ times the variance of the perturbation's increments, standardised units"
 
-    def __init__(self, ridge: float = 2.7e-4) -> None:
+    def __init__(self, ridge: Weight = 2.7e-4) -> None:
         super().__init__("diff", 1.0, 0.0, ridge)
 
 
@@ -242,7 +245,7 @@ class DiffL2(Quadratic):
 
     in_every_run = True
 
-    def __init__(self, k: float = ENERGY_SHARE, ridge: float = 0.0) -> None:
+    def __init__(self, k: Weight = ENERGY_SHARE, ridge: Weight = 0.0) -> None:
         super().__init__("diffl2", 1.0, k, ridge)
 
     @property

@@ -92,6 +92,14 @@ class Victim:
         return (self.n,) if self.leads == 1 else (self.n, self.leads)
 
     @property
+    def can(self) -> frozenset[str]:
+        """What it gives an attacker: ``labels``, ``scores``, ``gradients``; ``bfloat16`` too where
+        the arithmetic of its gradients can be chosen.
+        """
+        given = {"labels", "scores", "gradients"}
+        return frozenset(given if self.model is None else {*given, "bfloat16"})
+
+    @property
     def activations(self) -> int:
         """Numbers that one input makes in all layers; a guess where the network does not tell."""
         if self.model is None:

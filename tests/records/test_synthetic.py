@@ -214,7 +214,7 @@ def test_load_caches_by_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"per_class": 0}, r"data\.per_class=0"),
         ({"per_class": 2.5}, r"data\.per_class=2\.5"),
         ({"seed": -1}, r"data\.seed=-1"),
-        ({"difficulty": 1.5}, r"data\.difficulty=1\.5: must be between 0 and 1"),
+        ({"difficulty": 1.5}, r"data\.difficulty=1\.5: must be a number from 0 to 1"),
         ({"root": "x.zip"}, r"data\.root=x\.zip: data=synthetic reads no file"),
     ],
 )

@@ -19,11 +19,13 @@ recorder. Ranges follow those of the CinC 2017 recordings.
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from ecgadv.errors import DataError
+from ecgadv.options import Place, Seed, check_all
 from ecgadv.records import cache
 from ecgadv.records.base import CLASSES, RecordSet
 from ecgadv.records.preprocessing import FS
@@ -41,16 +43,14 @@ from ecgadv.records.synthetic.waves import beating
 VERSION = 1
 """Part of the cache key: raise it with every change of what is generated."""
 
-MIN_PER_CLASS, MAX_PER_CLASS = 1, 5000
-
 _UNITS_PER_MV = 1000.0
 
 
 def load(
-    seed: int = 0,
-    per_class: int = 60,
-    difficulty: float = 0.35,
-    root: str | Path | None = None,
+    seed: Seed = 0,
+    per_class: Annotated[int, Ge(1), Le(5000)] = 60,
+    difficulty: Annotated[float, Ge(0), Le(1)] = 0.35,
+    root: Place | None = None,
 ) -> RecordSet:
     """Generate a labelled set of recordings.
 
@@ -74,16 +74,8 @@ def load(
         raise DataError(
             f"data.root={root}: data=synthetic reads no file (did you mean data=cinc2017?)"
         )
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise DataError(f"data.seed={seed}: must be a whole number, at least 0")
-    if (
-        isinstance(per_class, bool)
-        or not isinstance(per_class, int)
-        or not MIN_PER_CLASS <= per_class <= MAX_PER_CLASS
-    ):
-        raise DataError(f"data.per_class={per_class}: must be {MIN_PER_CLASS} … {MAX_PER_CLASS}")
-    if not isinstance(difficulty, int | float) or not 0 <= difficulty <= 1:
-        raise DataError(f"data.difficulty={difficulty}: must be between 0 and 1")
+    given = {"seed": seed, "per_class": per_class, "difficulty": difficulty}
+    check_all(load, given, "data", DataError)
     text = f"synthetic|{VERSION}|{seed}|{per_class}|{float(difficulty)!r}"
     key = hashlib.sha256(text.encode()).hexdigest()
     return cache.cached("synthetic", key, lambda: _generate(seed, per_class, float(difficulty)))
