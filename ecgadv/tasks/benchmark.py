@@ -32,9 +32,9 @@ from ecgadv.records.selection import Selection, select
 from ecgadv.report import benchmark as report
 from ecgadv.report import style
 from ecgadv.report.progress import Progress
-from ecgadv.signature import signature
 from ecgadv.store import FolderLock, write_atomic
 from ecgadv.store.identity import IDENTITY, refuse_other
+from ecgadv.store.signature import signature
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.judge import Judge
 from ecgadv.study.study import Chunk, Solver, Study, goals
@@ -190,7 +190,7 @@ def _applies(metric: str, method: str, own: Sequence[str]) -> bool:
 
 
 def method_name(method: str) -> tuple[str, int | str | None]:
-    """``minnorm_100`` -> ("minnorm", 100); ``minnorm_auto`` with "auto", ``cw`` with None."""
+    """``minnorm_100`` -> ("minnorm", 100), ``minnorm_auto`` with "auto", ``cw`` with None."""
     match = re.fullmatch(r"([a-z][a-z_]*?)(?:_(\d+|auto))?", method)
     if match is None or match[2] == "0":
         raise ConfigError(f"benchmark.methods={method}: must be NAME or NAME_STEPS")
