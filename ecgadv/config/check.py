@@ -6,18 +6,17 @@ Nothing heavy is imported, and nothing of Hydra: a configuration is a plain nest
 from __future__ import annotations
 
 import math
-import os
 import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ecgadv import options
 from ecgadv.config.experiment import accepted, is_foreign
 from ecgadv.config.place import check_writable
-from ecgadv.errors import BackendError, ConfigError, DataError, NothingToDoError, VictimError
+from ecgadv.errors import BackendError, ConfigError, NothingToDoError, VictimError
 from ecgadv.making import TARGET, instantiate, leaves, lookup, resolve
 from ecgadv.spelling import show
 
@@ -252,8 +251,10 @@ def _check_task(cfg: Mapping[str, Any]) -> None:
             "task=track tracking=none: must be tracking=mlflow, that is where it tracks"
         )
     if task == "train":
+        from ecgadv.victims.architectures import ARCHITECTURES
         from ecgadv.victims.training import TrainSettings
 
+        options.check("train.architecture", Literal[*ARCHITECTURES], cfg["train"]["architecture"])
         TrainSettings(**cfg["train"])
     tracking = cfg.get("tracking")
     if isinstance(tracking, Mapping) and tracking.get("uri"):
@@ -269,36 +270,9 @@ def _check_data(cfg: Mapping[str, Any]) -> None:
     if not isinstance(data, Mapping) or not str(data.get(TARGET, "")).startswith("ecgadv."):
         return
     _check_wording(cfg, data)
-    name, root = data.get("name"), data.get("root")
-    kind = {"wfdb": "the folder of the records", "arrays": "the .npz or .csv file"}
-    if root is None:
-        if name in kind:
-            raise DataError(f"data={name} needs data.root=…, {kind[name]}")
-        return
-    place = Path(root)
-    if name == "synthetic":
-        raise DataError(
-            f"data.root={root}: data=synthetic reads no file, did you mean data=cinc2017?"
-        )
-    if not place.exists():
-        raise DataError(f"data.root={root}: there is no such file or folder")
-    if not os.access(place, os.R_OK):
-        raise DataError(f"data.root={root}: no permission to read it")
-    if place.is_file():
-        from ecgadv.records.files import pointer
-
-        why = pointer(place)
-        if why:
-            raise DataError(f"data.root={root} {why}")
-    if name == "cinc2017" and place.is_file() and not zipfile.is_zipfile(place):
-        raise DataError(f"data.root={root} is not a zip file; give the folder or the zip")
-    if name == "wfdb" and not place.is_dir():
-        raise DataError(f"data.root={root}: must be {kind['wfdb']}, not a file")
-    if name == "arrays":
-        if not place.is_file() or place.suffix.lower() not in (".npz", ".csv"):
-            raise DataError(f"data.root={root}: must be an .npz or .csv file")
-        if place.suffix.lower() == ".npz" and not zipfile.is_zipfile(place):
-            raise DataError(f"data.root={root} is not an .npz file")
+    kind = sys.modules[resolve(data).__module__]
+    if hasattr(kind, "ROOT"):
+        kind.ROOT.check(data.get("name"), data.get("root"))
 
 
 def _check_wording(cfg: Mapping[str, Any], data: Mapping[str, Any]) -> None:

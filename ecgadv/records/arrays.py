@@ -43,6 +43,9 @@ _CSV_ROWS = "rows are 'id,label,sample,sample,…'"
 _Row = tuple[str, str, np.ndarray]
 
 
+ROOT = files.Root("an .npz or .csv file", suffixes=(".npz", ".csv"), zips=(".npz",))
+
+
 def load(
     root: Place | None = None,
     fs: Annotated[float, Gt(0)] | None = None,

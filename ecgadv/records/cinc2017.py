@@ -260,6 +260,9 @@ def _signal(tree: _Tree, record: str) -> np.ndarray:
     return signal.astype(np.int16)
 
 
+ROOT = files.Root("the folder or the zip", needed=False, folder=True, suffixes=("",))
+
+
 def load(root: Place | None = None, labels: Name | None = None, start: Start = 0) -> RecordSet:
     """Read the CinC 2017 training set.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
+import zipfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ecgadv.errors import RecordError
+from ecgadv.errors import DataError, RecordError
 
 _POINTERS = {
     b"version https://git-lfs.github.com/spec/": (
@@ -90,3 +93,48 @@ def reader_version() -> str:
         digest.update(source.name.encode())
         digest.update(source.read_bytes())
     return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Root:
+    """What ``data.root`` of a data source must be.
+
+    Attributes:
+        what: as a person calls it; "" where the source reads no file.
+        needed: whether there is no other place to look.
+        folder: whether it may be a folder.
+        suffixes: of the files that it may be; () for none, ("",) for any.
+        zips: suffixes of those that are zip archives.
+    """
+
+    what: str = ""
+    needed: bool = True
+    folder: bool = False
+    suffixes: tuple[str, ...] = ()
+    zips: tuple[str, ...] = ()
+
+    def check(self, name: str, root: str | None) -> None:
+        """Raise :class:`DataError` where a file or folder cannot be it; nothing is read."""
+        if root is None:
+            if self.what and self.needed:
+                raise DataError(f"data={name} needs data.root=…, {self.what}")
+            return
+        if not self.what:
+            raise DataError(
+                f"data.root={root}: data={name} reads no file, did you mean data=cinc2017?"
+            )
+        place = Path(root)
+        if not place.exists():
+            raise DataError(f"data.root={root}: there is no such file or folder")
+        if not os.access(place, os.R_OK):
+            raise DataError(f"data.root={root}: no permission to read it")
+        why = pointer(place) if place.is_file() else ""
+        if why:
+            raise DataError(f"data.root={root} {why}")
+        suffix = place.suffix.lower()
+        any_file = "" in self.suffixes
+        if not (self.folder if place.is_dir() else any_file or suffix in self.suffixes):
+            raise DataError(f"data.root={root}: must be {self.what}")
+        if place.is_file() and (any_file or suffix in self.zips) and not zipfile.is_zipfile(place):
+            kind = "a zip" if any_file else f"an {suffix}"
+            raise DataError(f"data.root={root} is not {kind} file; give {self.what}")

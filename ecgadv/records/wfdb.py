@@ -40,6 +40,9 @@ Leads = Annotated[
 _SUFFIXES = (".hea", ".dat", ".mat")
 
 
+ROOT = files.Root("the folder of the records", folder=True)
+
+
 def load(
     root: Place | None = None,
     labels: Name = "REFERENCE.csv",

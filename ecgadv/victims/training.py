@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le
 
 from ecgadv import backend
 from ecgadv.errors import ConfigError, DataError, StoreError
-from ecgadv.options import Seed, check_fields
+from ecgadv.options import Name, Seed, check_fields
 from ecgadv.records.base import CLASSES, Batch, RecordSet
 from ecgadv.records.preprocessing import FS, N_SAMPLES, fill_missing
 from ecgadv.victims import scores
@@ -51,7 +51,7 @@ class TrainSettings:
         short_seconds: length of these crops.
     """
 
-    architecture: Literal["compact", "resnet34"] = "compact"
+    architecture: Name = "compact"
     epochs: Annotated[int, Ge(1)] = 36
     batch_size: Annotated[int, Ge(1)] = 64
     learning_rate: Annotated[float, Gt(0)] = 2e-3

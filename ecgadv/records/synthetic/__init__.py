@@ -26,7 +26,7 @@ from annotated_types import Ge, Le
 
 from ecgadv.errors import DataError
 from ecgadv.options import Place, Seed, check_all
-from ecgadv.records import cache
+from ecgadv.records import cache, files
 from ecgadv.records.base import CLASSES, RecordSet
 from ecgadv.records.preprocessing import FS
 from ecgadv.records.synthetic.recorder import (
@@ -44,6 +44,9 @@ VERSION = 1
 """Part of the cache key: raise it with every change of what is generated."""
 
 _UNITS_PER_MV = 1000.0
+
+
+ROOT = files.Root()
 
 
 def load(
