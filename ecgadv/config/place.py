@@ -14,7 +14,7 @@ from ecgadv.config.names import quote
 from ecgadv.config.values import Config
 from ecgadv.errors import ConfigError
 from ecgadv.making import lookup
-from ecgadv.store.signature import signature
+from ecgadv.signature import signature
 
 NO_HYDRA_FILES = "hydra.output_subdir=null"
 """Keeps Hydra from writing ``.hydra`` into a folder before it is known whose results it holds."""
