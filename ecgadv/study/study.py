@@ -178,7 +178,11 @@ class Study:
         largest chunk of single readings.
         """
         at_once = max(1, LARGEST_AUTO[backend.device_kind()] // width)
-        return Objective(victim, self.judge.goal, self.channel, self.shifts, at_once)
+        pool, clean = self.channel.pool, None
+        if pool is not None:
+            spans, still = np.full(len(pool), victim.n), [np.zeros(1, np.int64)] * len(pool)
+            clean = np.concatenate(self.judge.clean(pool, spans, still))
+        return Objective(victim, self.judge.goal, self.channel, self.shifts, at_once, clean)
 
     def solver(self, width: int, precision: str = "float32") -> Solver:
         """The compiled attack on chunks of ``width`` cases, kept for the next ones."""
