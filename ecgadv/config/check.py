@@ -220,6 +220,14 @@ def _check_task(cfg: Mapping[str, Any]) -> None:
             raise ConfigError(f"{path}={folder}: there is no such folder")
     if task == "report" and bool(lookup(cfg, "report.run")) == bool(cfg.get("sweep")):
         raise ConfigError("task=report needs one of report.run=FOLDER (a run) and sweep=FOLDER")
+    if task == "benchmark":
+        from ecgadv.threat.metrics import METRICS
+
+        # A metric of one's own is known by being the configuration's.
+        named = [*METRICS, *({lookup(cfg, "metric.name")} - {*METRICS, None})]
+        if not set(cfg["benchmark"]["metrics"]) <= set(named):
+            shown = show(cfg["benchmark"]["metrics"])
+            raise ConfigError(f"benchmark.metrics={shown}: must be a list of {', '.join(named)}")
     if cfg.get("shard") is not None:
         if task != "attack":
             raise ConfigError(f"shard={cfg['shard']} task={task}: only task=attack can be split")

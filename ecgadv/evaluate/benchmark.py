@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -204,3 +206,17 @@ def compare(rows: Sequence[Row], everything: Sequence[Row] | None = None) -> lis
             )
         )
     return table
+
+
+def read_row(file: Path) -> Row | None:
+    """A stored row; None where there is none, or it cannot be read."""
+    try:
+        return Row(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def stored_rows(folder: Path) -> list[Row]:
+    """Every readable row of a folder."""
+    rows = [read_row(file) for file in sorted(folder.glob("*.json"))]
+    return [row for row in rows if row is not None]

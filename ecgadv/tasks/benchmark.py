@@ -24,7 +24,7 @@ from ecgadv import backend
 from ecgadv.attacks.engine import chunk_size
 from ecgadv.attacks.registry import attack_kinds, make_attack
 from ecgadv.errors import ConfigError, StoreError
-from ecgadv.evaluate.benchmark import Compared, Row, compare
+from ecgadv.evaluate.benchmark import Compared, Row, compare, read_row, stored_rows
 from ecgadv.evaluate.predictions import Predictions
 from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
@@ -69,7 +69,7 @@ class Bench:
         named = [(self.records.ids[i], int(i), str(self.records.labels[i])) for i in rows]
         return enumerate_cases(named, str(self.cfg["target"]), self.victim.classes)
 
-    def study(self, form: Quadratic, name: str, steps: int | None) -> Study:
+    def study(self, form: Quadratic, name: str, steps: int | str | None) -> Study:
         """An attack by name on this victim; the configuration's own with its options."""
         kind = attack_kinds().get(name) or instantiate(self.cfg["attack"])
         attack = make_attack(name if isinstance(kind, type) else kind, steps=steps)
@@ -116,8 +116,6 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     own = own_methods(cfg)
     wanted = [*options["methods"], options["scaling_method"]]
     peers, missing = _peers(wanted, cfg["backend"], own)
-    for metric in options["metrics"]:
-        known_metric(cfg, metric)
     methods = [m for m in options["methods"] if m not in missing]
     for method, reason in missing.items():
         say(f"note: {method} is left out: {reason}")
@@ -175,19 +173,11 @@ def _run(
 
 
 def known_metric(cfg: Mapping[str, Any], name: str) -> Quadratic:
-    """A metric by name; that of the configuration with its options.
-
-    Raises:
-        ConfigError: there is no such metric.
-    """
-    if name == cfg["metric"]["name"]:
-        form: Quadratic = instantiate(cfg["metric"])
-        return form
-    try:
+    """A metric by name; that of the configuration with its options."""
+    if name != cfg["metric"]["name"]:
         return metrics.get(name)
-    except ConfigError:
-        known = ", ".join(dict.fromkeys([*metrics.METRICS, str(cfg["metric"]["name"])]))
-        raise ConfigError(f"benchmark.metrics={name}: unknown; there are {known}") from None
+    form: Quadratic = instantiate(cfg["metric"])
+    return form
 
 
 def own_methods(cfg: Mapping[str, Any]) -> list[str]:
@@ -201,12 +191,12 @@ def _applies(metric: str, method: str, own: Sequence[str]) -> bool:
     return metric == "l2" or method_name(method)[0] in own
 
 
-def method_name(method: str) -> tuple[str, int | None]:
-    """``minnorm_100`` -> ("minnorm", 100), ``cw`` -> ("cw", None)."""
-    match = re.fullmatch(r"([a-z][a-z_]*?)(?:_(\d+))?", method)
+def method_name(method: str) -> tuple[str, int | str | None]:
+    """``minnorm_100`` -> ("minnorm", 100), ``minnorm_auto`` and ``cw`` likewise with "auto", None."""
+    match = re.fullmatch(r"([a-z][a-z_]*?)(?:_(\d+|auto))?", method)
     if match is None or match[2] == "0":
         raise ConfigError(f"benchmark.methods={method}: must be NAME or NAME_STEPS")
-    return match[1], int(match[2]) if match[2] else None
+    return match[1], int(match[2]) if (match[2] or "").isdigit() else match[2]
 
 
 def _peers(methods: Sequence[str], running: str, own: Sequence[str]) -> tuple[Any, dict[str, str]]:
@@ -246,6 +236,8 @@ def _method(
                 f"benchmark.methods={method}: takes victims of one lead, {bench.victim.name} reads "
                 f"{bench.victim.leads}"
             )
+        if steps == "auto":
+            raise ConfigError(f"benchmark.methods={method}: {name} takes a number of steps")
         made = peers.make(name, steps, bench.victim)
         study = bench.study(form, own[-1], None)
         if study.judge.goal != Exclusive():
@@ -347,20 +339,6 @@ def _fits(identity: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
 
 def _same_setting(row: Row, other: Row) -> bool:
     return all(row.identity.get(k) == other.identity.get(k) for k in ("victim", "data"))
-
-
-def read_row(file: Path) -> Row | None:
-    """A stored row; None where there is none, or it cannot be read."""
-    try:
-        return Row(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def stored_rows(folder: Path) -> list[Row]:
-    """Every readable row of a folder."""
-    rows = [read_row(file) for file in sorted(folder.glob("*.json"))]
-    return [row for row in rows if row is not None]
 
 
 def _write(
