@@ -342,7 +342,9 @@ def chunks(count: int, size: int) -> Iterator[np.ndarray]:
         yield np.arange(start, min(start + size, count))
 
 
-def goals(specs: Sequence[CaseSpec], classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def class_indices(
+    specs: Sequence[CaseSpec], classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Class indices of source and target, (B,) each."""
     # Toward a target the class left does not matter, so one of many classes needs none.
     source = np.array([0 if s.source == ANY else classes.index(s.source) for s in specs])

@@ -37,7 +37,7 @@ from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.store.signature import signature
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.setting import Setting
-from ecgadv.study.study import Chunk, Solver, Study, goals
+from ecgadv.study.study import Chunk, Solver, Study, class_indices
 from ecgadv.tasks.common import open_records, open_victim, predict_all, say
 from ecgadv.tasks.metering import Meter, machine
 from ecgadv.threat import metrics
@@ -192,7 +192,7 @@ def _applies(metric: str, method: str, own: Sequence[str]) -> bool:
 
 
 def method_name(method: str) -> tuple[str, int | str | None]:
-    """``minnorm_100`` -> ("minnorm", 100), ``minnorm_auto`` and ``cw`` likewise with "auto", None."""
+    """``minnorm_100`` -> ("minnorm", 100), ``minnorm_auto`` likewise, ``cw`` -> None."""
     match = re.fullmatch(r"([a-z][a-z_]*?)(?:_(\d+|auto))?", method)
     if match is None or match[2] == "0":
         raise ConfigError(f"benchmark.methods={method}: must be NAME or NAME_STEPS")
@@ -295,7 +295,7 @@ def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], p
 
 def _add_chunk(bench: Bench, method: Method, row: Row, chunk: list[CaseSpec], size: int) -> Row:
     batch = bench.records.batch([s.position for s in chunk], bench.victim.n, bench.victim.over)
-    cases = Chunk(flatten(batch.x), batch.lengths, *goals(chunk, bench.victim.classes))
+    cases = Chunk(flatten(batch.x), batch.lengths, *class_indices(chunk, bench.victim.classes))
     meter = Meter()
     found = method.study.run(
         cases, width=size, precision=method.precision, solve=method.solve, meter=lambda: meter
