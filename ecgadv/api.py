@@ -15,7 +15,8 @@ from ecgadv.attacks.eot import EOT
 from ecgadv.attacks.registry import make_attack
 from ecgadv.errors import ConfigError, DataError
 from ecgadv.study.setting import Setting
-from ecgadv.study.study import Chunk, Outcome, chunks
+from ecgadv.study.study import Chunk, Outcome, Study, chunks
+from ecgadv.study.universal import Universal
 from ecgadv.threat import front_ends, goals, metrics
 from ecgadv.victims.loading import Victim, load_victim
 from ecgadv.victims.pipeline import unflatten
@@ -74,6 +75,7 @@ def attack(
     threat_model: str | None = None,
     deployment: str | None = None,
     goal: str | goals.Goal = "exclusive",
+    universal: int | bool = False,
     **options: Any,
 ) -> AttackResult:
     """Perturb standardised records so that the victim reads them as the target.
@@ -107,6 +109,9 @@ def attack(
             ``type2``.
         goal: what counts as reached: ``exclusive``, the target's logit ahead of every other one,
             or a :class:`ecgadv.threat.goals.Goal`.
+        universal: K, of ``method="eot"``: one signal a target for the first K records together
+            (True: for all of ``x``), tried on the others that are read as a class of those that it
+            is made from. ``target`` then is one, or a list of them.
         **options: further options of the attack, such as ``band`` and ``peak`` (Hz, standard
             deviations) of all but cleverhans' ones; where the onset is random also ``shifts``,
             onsets that the attack averages over in an iteration (8; 0 takes it for known), and
@@ -117,9 +122,9 @@ def attack(
             ``butterworth``).
 
     Returns:
-        Arrays in the order of ``x``. Where the onset is random, a success is a ``target_rate`` of
-        at least one half, ``predicted`` the most frequent class, probability and margin means over
-        onsets; δ of ``type2`` is at onset 0.
+        Arrays in the order of ``x``, of ``universal`` signals in that of ``target``. Where the
+        onset is random, a success is a ``target_rate`` of at least one half, ``predicted`` the most
+        frequent class, probability and margin means over onsets; δ of ``type2`` is at onset 0.
 
     Raises:
         ConfigError: an option or a target is unknown, has the wrong type or does not fit.
@@ -141,6 +146,8 @@ def attack(
     arguments.choice("deployment", place, DEPLOYMENTS)
     given_shifts = "shifts" in options
     setting = _setting(subject, threat, place, seed, goals.get(goal), options)
+    if "train_records" in options:
+        raise ConfigError(f"train_records={options['train_records']}: say universal=… instead")
     own = {"steps": steps, "perturb_padding": perturb_padding}
     own = {key: value for key, value in own.items() if value is not None}
     solver = make_attack(method, **own, **options)
@@ -166,17 +173,31 @@ def attack(
         raise ConfigError("mask: threat_model=type2 takes a window, or attack.mask in seconds")
     if injected and study.padding:
         raise ConfigError("perturb_padding: threat_model=type2 has no padding; leave it out")
+    if universal:
+        wanted = arguments.universal(universal, count)
+        if not isinstance(solver, EOT):
+            raise ConfigError(f"universal={wanted} method={solver.name}: needs method=eot")
+        several = target if isinstance(target, list | tuple) or np.ndim(target) else [target]
+        aims = arguments.targets(several, len(several), subject.classes)
+        together = Universal(study, signals, wanted, aims)
+        found = _solved(study, together.chunk, batch_size, precision)
+        return _result([together.judged(found)], form, leads, n)
     whole = Chunk(
         signals, own_samples, None, arguments.targets(target, count, subject.classes),
         None if mask is None else arguments.mask(mask, count, n, leads),
     )  # fmt: skip
+    return _result(_solved(study, whole, batch_size, precision), form, leads, n)
+
+
+def _solved(study: Study, whole: Chunk, batch_size: int | str, precision: str) -> list[Outcome]:
+    """What comes of cases, chunk after chunk."""
+    count = len(whole.x)
     size = study.size(batch_size, count)
     arithmetic, _ = study.precision(precision, count, size)
-    found = [
+    return [
         study.run(whole.rows(rows), width=size, precision=arithmetic)
         for rows in chunks(count, size)
     ]
-    return _result(found, form, leads, n)
 
 
 def _setting(

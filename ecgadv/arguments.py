@@ -305,6 +305,15 @@ def mask(value: Any, count: int, n: int, leads: int = 1) -> np.ndarray:
     return np.tile(np.broadcast_to(given, (count, n)), (1, leads)).astype(np.float32)
 
 
+def universal(value: Any, count: int) -> int:
+    """The number of records, of ``count``, that one signal is made from; True for all of them.
+
+    Raises:
+        ConfigError: no whole number from 1 to ``count``.
+    """
+    return count if value is True else whole("universal", value, 1, count)
+
+
 def targets(target: Any, count: int, classes: Sequence[str]) -> np.ndarray:
     """The class wanted of each case, (B,) int64; :data:`UNTARGETED` where it shall be left.
 

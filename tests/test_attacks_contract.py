@@ -82,6 +82,29 @@ def test_minnorm_finds_the_nearest_point_of_a_plane(name, ridge, length):
         assert (ratio <= MINNORM_FACTOR).all(), (size, ratio)
 
 
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_minnorm_with_automatic_steps_stops_a_case_that_stands_still(random_problem, name):
+    victim, x, lengths, target = random_problem
+
+    def found(rows, steps):
+        return ecgadv.attack(
+            victim, x[rows], target=target[rows], metric=name, lengths=lengths[rows], steps=steps,
+            batch_size=len(rows),
+        )  # fmt: skip
+
+    every = np.arange(8)
+    whole, usual = found(every, "auto"), found(every, 100)
+    assert (whole.success == usual.success).all()
+    assert whole.n_gradients.max() <= 85
+    assert len(set(whole.n_gradients)) > 1
+    assert np.median(whole.distance / usual.distance) <= 1.02
+    # Neither the answer nor its price hangs on batch mates that go on.
+    first = int(whole.n_gradients.argmin())
+    alone = found(every[first : first + 1], "auto")
+    assert alone.n_gradients[0] == whole.n_gradients[first]
+    assert alone.distance[0] == pytest.approx(whole.distance[first], rel=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "length"), sorted(CW_FACTOR))
 def test_cw_comes_near_the_nearest_point_of_a_plane(name, length):

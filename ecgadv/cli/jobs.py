@@ -63,6 +63,7 @@ def _job(cfg: DictConfig) -> int:
         plain = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(plain, dict)
         values = config.normalise({str(k): v for k, v in plain.items()}, hydra.runtime.cwd)
+        values = config.with_device(values, config.searchpath_of(hydra))
     except Exception as error:
         code = say(error, folder, label)
     else:

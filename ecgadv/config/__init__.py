@@ -6,7 +6,7 @@ second and one line. ``python -m ecgadv.config --docs`` writes the reference of 
 
 from ecgadv.config.check import check_foreign, validate
 from ecgadv.config.compose import Composed, compose_checked
-from ecgadv.config.composer import conf_dir
+from ecgadv.config.composer import conf_dir, searchpath_of, with_device
 from ecgadv.config.place import Job, run_folder, run_name, shard_folder
 from ecgadv.config.values import normalise
 
@@ -19,6 +19,8 @@ __all__ = [
     "normalise",
     "run_folder",
     "run_name",
+    "searchpath_of",
     "shard_folder",
     "validate",
+    "with_device",
 ]

@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 
 from ecgadv.config import hydra_api
 from ecgadv.config.check import validate
-from ecgadv.config.experiment import Task, is_foreign
+from ecgadv.config.experiment import Task
 from ecgadv.config.names import LABELS, NAMES, check_names, names_in_files, quote
 from ecgadv.config.place import Job
 from ecgadv.config.values import Config, normalise
@@ -18,6 +18,7 @@ from ecgadv.errors import ConfigError
 from ecgadv.making import OPEN_MAPPINGS, TARGET, leaves, lookup
 from ecgadv.spelling import show, suggestion
 from ecgadv.store.signature import signature
+from ecgadv.threat.front_ends import FRONT_ENDS
 
 
 def conf_dir() -> Path:
@@ -25,6 +26,46 @@ def conf_dir() -> Path:
     here = Path(__file__).resolve().parents[1]
     inside = here / "conf"
     return inside if (inside / "config.yaml").is_file() else here.parent / "conf"
+
+
+def searchpath_of(hydra: Any) -> list[str]:
+    """The override that gives a job's search path again; none where there is only our folder."""
+    own = ("hydra", "main", "schema")
+    paths = [
+        f"{source.schema}://{source.path}"
+        for source in hydra.runtime.config_sources
+        if source.provider not in own
+    ]
+    return [f"hydra.searchpath=[{','.join(map(quote, paths))}]"] if paths else []
+
+
+def with_device(config: Config, searchpath: Sequence[str]) -> Config:
+    """A configuration with the option of ``filter`` that ``evaluation.filter`` names, all of it.
+
+    Without a search path there are no options but ours, which are known by their names.
+
+    Raises:
+        ConfigError: there is no such option.
+    """
+    name = lookup(config, "evaluation.filter")
+    if name is None or (not searchpath and name in FRONT_ENDS):
+        return config
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            composer = Composer(searchpath)
+            known = composer.options("filter")
+            if name not in known:
+                wanted = f"must be one of {', '.join(known)}"
+                raise ConfigError(f"evaluation.filter={show(name)}: {wanted}")
+            node = composer.plain(composer.compose([f"filter={name}"]))["filter"]
+    finally:
+        GlobalHydra.instance().hydra = before
+    return config | {"evaluation": config["evaluation"] | {"front_end": node}}
 
 
 class Composer:
@@ -162,25 +203,7 @@ class Composer:
             if lookup(values, path) is not None:
                 check_names(path, lookup(values, path), None)
         self._refuse_unknown(values, bare)
-        self._add_front_end(values)
-        config = normalise(values)
+        config = with_device(normalise(values), self.searchpath)
         if check:
             validate(config, plain)
         return cfg, Job(tuple(overrides), config, signature(config))
-
-    def _add_front_end(self, values: Config) -> None:
-        """Put what ``evaluation.filter`` names beside its name, where it is not one of ours."""
-        name, options = lookup(values, "evaluation.filter"), self.options("filter")
-        if name is None or name == lookup(values, "filter.name"):
-            node = values.get("filter")
-        elif name not in options:
-            raise ConfigError(
-                f"evaluation.filter={show(name)}: must be one of {', '.join(options)}"
-            )
-        else:
-            from omegaconf import OmegaConf
-
-            found = self.repository.load_config(f"filter/{name}").config
-            node = OmegaConf.to_container(found, resolve=True)
-        if name is not None and is_foreign(node):
-            values["evaluation"]["front_end"] = node
