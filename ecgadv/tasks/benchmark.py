@@ -68,7 +68,7 @@ class Bench:
         named = [(self.records.ids[i], int(i), str(self.records.labels[i])) for i in rows]
         return enumerate_cases(named, str(self.cfg["target"]), self.victim.classes)
 
-    def study(self, form: Quadratic, name: str, steps: int | None) -> Study:
+    def study(self, form: Quadratic, name: str, steps: int | str | None) -> Study:
         """An attack by name on this victim; the configuration's own with its options."""
         kind = attack_kinds().get(name) or instantiate(self.cfg["attack"])
         attack = make_attack(name if isinstance(kind, type) else kind, steps=steps)
@@ -189,12 +189,12 @@ def _applies(metric: str, method: str, own: Sequence[str]) -> bool:
     return metric == "l2" or method_name(method)[0] in own
 
 
-def method_name(method: str) -> tuple[str, int | None]:
-    """``minnorm_100`` -> ("minnorm", 100), ``cw`` -> ("cw", None)."""
-    match = re.fullmatch(r"([a-z][a-z_]*?)(?:_(\d+))?", method)
+def method_name(method: str) -> tuple[str, int | str | None]:
+    """``minnorm_100`` -> ("minnorm", 100), ``minnorm_auto`` and ``cw`` likewise with "auto", None."""
+    match = re.fullmatch(r"([a-z][a-z_]*?)(?:_(\d+|auto))?", method)
     if match is None or match[2] == "0":
         raise ConfigError(f"benchmark.methods={method}: must be NAME or NAME_STEPS")
-    return match[1], int(match[2]) if match[2] else None
+    return match[1], int(match[2]) if (match[2] or "").isdigit() else match[2]
 
 
 def _peers(methods: Sequence[str], running: str, own: Sequence[str]) -> tuple[Any, dict[str, str]]:
@@ -234,6 +234,8 @@ def _method(
                 f"benchmark.methods={method}: takes victims of one lead, {bench.victim.name} reads "
                 f"{bench.victim.leads}"
             )
+        if steps == "auto":
+            raise ConfigError(f"benchmark.methods={method}: {name} takes a number of steps")
         made = peers.make(name, steps, bench.victim)
         study = bench.study(form, own[-1], None)
         identity = {"version": peers.version(name)}
