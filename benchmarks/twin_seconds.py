@@ -4,9 +4,9 @@
 
 Gradients of the victim, of its float32 twin and of its bfloat16 twin are taken in turn, so that
 what else the machine does falls on all alike. "of the victim's" is the median over the rounds of
-the ratio of two neighbours; processor time is that of all threads of this process. ``--attack`` also
-attacks so many cases by ``minnorm``, each chunk through the victim and through its twin in turn,
-after one chunk of each that compiles and does not count. KERAS_BACKEND chooses the backend.
+the ratio of two neighbours; processor time is that of all threads of this process. ``--attack``
+also attacks so many cases by ``minnorm``, each chunk through the victim and through its twin in
+turn, after one chunk of each that compiles and does not count. KERAS_BACKEND chooses the backend.
 """
 
 from __future__ import annotations
