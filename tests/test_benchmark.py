@@ -21,7 +21,7 @@ from ecgadv.evaluate.benchmark import Row
 from ecgadv.evaluate.statistics import wilson
 from ecgadv.records.base import RecordSet
 from ecgadv.report import benchmark as report
-from ecgadv.study.study import goals
+from ecgadv.study.study import class_indices
 from ecgadv.tasks import benchmark as task
 from ecgadv.threat import metrics
 from ecgadv.threat.channel import Channel
@@ -435,7 +435,7 @@ def test_what_the_engine_runs_is_what_is_measured(run_benchmark, tmp_path):
     batch = records.batch([s.position for s in specs], victim.n)
     form = metrics.get("l2")
     engine = Engine(make_attack("minnorm", steps=4), Problem(Objective(victim), form, 0))
-    source, target = goals(specs, victim.classes)
+    source, target = class_indices(specs, victim.classes)
     valid = valid_mask(batch.lengths, victim.n)
     views = Channel().draw([0] * 12, batch.lengths, 0)
     found = engine.run(Cases(batch.x, valid, valid, source, target, batch.lengths, views))

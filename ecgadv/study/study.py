@@ -178,7 +178,11 @@ class Study:
         largest chunk of single readings.
         """
         at_once = max(1, LARGEST_AUTO[backend.device_kind()] // width)
-        return Objective(victim, self.judge.goal, self.channel, self.shifts, at_once)
+        pool, clean = self.channel.pool, None
+        if pool is not None:
+            spans, still = np.full(len(pool), victim.n), [np.zeros(1, np.int64)] * len(pool)
+            clean = np.concatenate(self.judge.clean(pool, spans, still))
+        return Objective(victim, self.judge.goal, self.channel, self.shifts, at_once, clean)
 
     def solver(self, width: int, precision: str = "float32") -> Solver:
         """The compiled attack on chunks of ``width`` cases, kept for the next ones."""
@@ -338,7 +342,9 @@ def chunks(count: int, size: int) -> Iterator[np.ndarray]:
         yield np.arange(start, min(start + size, count))
 
 
-def goals(specs: Sequence[CaseSpec], classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def class_indices(
+    specs: Sequence[CaseSpec], classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Class indices of source and target, (B,) each."""
     # Toward a target the class left does not matter, so one of many classes needs none.
     source = np.array([0 if s.source == ANY else classes.index(s.source) for s in specs])

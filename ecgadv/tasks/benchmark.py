@@ -36,11 +36,12 @@ from ecgadv.store import FolderLock, write_atomic
 from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.store.signature import signature
 from ecgadv.study.cases import CaseSpec, enumerate_cases
-from ecgadv.study.judge import Judge
-from ecgadv.study.study import Chunk, Solver, Study, goals
+from ecgadv.study.setting import Setting
+from ecgadv.study.study import Chunk, Solver, Study, class_indices
 from ecgadv.tasks.common import open_records, open_victim, predict_all, say
 from ecgadv.tasks.metering import Meter, machine
 from ecgadv.threat import metrics
+from ecgadv.threat.goals import Exclusive
 from ecgadv.threat.metrics import Quadratic
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
@@ -72,7 +73,8 @@ class Bench:
         """An attack by name on this victim; the configuration's own with its options."""
         kind = attack_kinds().get(name) or instantiate(self.cfg["attack"])
         attack = make_attack(name if isinstance(kind, type) else kind, steps=steps)
-        return Study(self.victim, form, attack, Judge(self.victim), seed=int(self.cfg["seed"]))
+        setting = Setting(goal=instantiate(self.cfg["goal"]), seed=int(self.cfg["seed"]))
+        return setting.study(self.victim, form, attack)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +240,8 @@ def _method(
             raise ConfigError(f"benchmark.methods={method}: {name} takes a number of steps")
         made = peers.make(name, steps, bench.victim)
         study = bench.study(form, own[-1], None)
+        if study.judge.goal != Exclusive():
+            raise ConfigError(f"benchmark.methods={method}: knows goal=exclusive only")
         identity = {"version": peers.version(name)}
         return Method(study, "float32", lambda cases, _: made(cases), identity)
     study = bench.study(form, name, steps)
@@ -250,6 +254,7 @@ def _method(
         "folded": twin_of(bench.victim) is not bench.victim,
         "ridge": form.ridge if study.attack.ridged else None,
         "seed": study.seed,
+        **({} if study.judge.goal == Exclusive() else {"goal": repr(study.judge.goal)}),
     }
     say(f"{method}, metric {form.name}: {precision} gradients ({why})")
     return Method(study, precision, None, identity)
@@ -290,7 +295,7 @@ def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], p
 
 def _add_chunk(bench: Bench, method: Method, row: Row, chunk: list[CaseSpec], size: int) -> Row:
     batch = bench.records.batch([s.position for s in chunk], bench.victim.n, bench.victim.over)
-    cases = Chunk(flatten(batch.x), batch.lengths, *goals(chunk, bench.victim.classes))
+    cases = Chunk(flatten(batch.x), batch.lengths, *class_indices(chunk, bench.victim.classes))
     meter = Meter()
     found = method.study.run(
         cases, width=size, precision=method.precision, solve=method.solve, meter=lambda: meter

@@ -17,7 +17,7 @@ from ecgadv.report.progress import Progress
 from ecgadv.store import Part, RunStore
 from ecgadv.study.audience import Audience
 from ecgadv.study.cases import CaseSpec
-from ecgadv.study.study import Chunk, Study, goals
+from ecgadv.study.study import Chunk, Study, class_indices
 from ecgadv.tasks import type2
 from ecgadv.tasks.common import say
 from ecgadv.tracking import NullTracker
@@ -96,7 +96,7 @@ def _attack_chunk(
     try:
         batch = setup.records.batch([s.position for s in specs], victim.n, victim.over)
         chunk = Chunk(
-            flatten(batch.x), batch.lengths, *goals(specs, victim.classes),
+            flatten(batch.x), batch.lengths, *class_indices(specs, victim.classes),
             seen=heard.seen(specs) if heard else None,
         )  # fmt: skip
         outcome = study.run(chunk, width=width, precision=precision, tick=tick)

@@ -17,6 +17,7 @@ from ecgadv.evaluate.summary import rate
 from ecgadv.evaluate.tables import Row
 from ecgadv.evaluate.transfer import check_fit, rejudge, transfer_rates
 from ecgadv.evaluate.trials import trial_table
+from ecgadv.making import lookup
 from ecgadv.reader_study import commands as reader_study
 from ecgadv.report.tables import span, success_table
 from ecgadv.signature import signature
@@ -68,6 +69,11 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     lost = next((str(name) for name in earlier.case_ids if str(name) not in known), None)
     if lost is not None:
         raise StoreError(f"{named}: cases.csv lacks case {lost} of perturbations.npz; {AGAIN}")
+    made, asked = (lookup(c, "goal.name") or "exclusive" for c in (earlier.config, cfg))
+    if asked not in ("exclusive", made):
+        raise ConfigError(
+            f"goal={asked}: the perturbations were made for goal={made} and are judged by that"
+        )
     victim = open_victim(cfg)
     same_input(earlier, victim)
     # Read here: recordings that have changed are refused before anything is written.

@@ -32,18 +32,12 @@ class Aim(NamedTuple):
     Attributes:
         source: (R,) int class index that the victim must leave.
         target: (R,) int class index wanted, or ``UNTARGETED``.
-        clean: (R, C) logits of the unperturbed recording; None where there is no single one, as of
-            a signal for many recordings.
+        clean: (R, C) logits of the unperturbed recording.
     """
 
     source: Any
     target: Any
     clean: Any = None
-
-    def repeated(self, count: int) -> Aim:
-        """The same with ``count`` rows for each."""
-        xp = ops_of(self.source)
-        return Aim(*(None if part is None else xp.repeat(part, count, axis=0) for part in self))
 
 
 class Outcome(NamedTuple):

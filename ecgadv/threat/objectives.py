@@ -25,7 +25,7 @@ class Cases(NamedTuple):
         target: (B,) int class index wanted, or ``UNTARGETED``.
         lengths: (B,) int samples that std(·) counts.
         views: (B, rounds, K) each, see :meth:`Channel.draw`; an attack goes round the rounds.
-        clean: (B, C) mean logits of the unperturbed record; None where a case has no single one.
+        clean: (B, C) mean logits of the unperturbed record; None where there is a pool.
     """
 
     x: Any
@@ -36,11 +36,6 @@ class Cases(NamedTuple):
     lengths: Any
     views: Views
     clean: Any = None
-
-    @property
-    def aim(self) -> Aim:
-        """What is wanted of each."""
-        return Aim(self.source, self.target, self.clean)
 
     def on_device(self) -> Cases:
         """The same as tensors."""
@@ -63,6 +58,7 @@ class Objective:
         shifts: views per evaluation; 0 where the onset does not move.
         at_once: views of each case that a gradient of the loss takes together, which bounds its
             memory; None for all.
+        clean: (R, C) logits of the unperturbed records of the channel's pool.
     """
 
     def __init__(
@@ -72,10 +68,11 @@ class Objective:
         channel: Channel | None = None,
         shifts: int = 0,
         at_once: int | None = None,
+        clean: np.ndarray | None = None,
     ) -> None:
         self.victim, self.goal = victim, goal or Exclusive()
         self.channel = channel or Channel(leads=victim.leads)
-        self.shifts, self.at_once = shifts, at_once
+        self.shifts, self.at_once, self.clean = shifts, at_once, clean
 
     @property
     def cost(self) -> int:
@@ -114,6 +111,18 @@ class Objective:
         logits = victim.forward(z)
         return ops.reshape(logits, (-1, count, logits.shape[-1]))
 
+    def aim(self, cases: Cases, views: Views, count: int) -> Aim:
+        """What is wanted of each reading, case after case: (B·K,)."""
+        from keras import ops
+
+        own = Aim(cases.source, cases.target, cases.clean)
+        if count > 1:
+            own = Aim(*(None if part is None else ops.repeat(part, count, axis=0) for part in own))
+        if self.clean is None:
+            return own
+        pool = ops.convert_to_tensor(np.asarray(self.clean, np.float32))
+        return own._replace(clean=ops.take(pool, ops.reshape(views.record, (-1,)), axis=0))
+
     def __call__(self, delta: Any, cases: Cases, iteration: Any) -> Outcome:
         """Margins at δ, (B, n) -> (B,) each; ``iteration`` is (B,) int32 and picks the views.
 
@@ -122,12 +131,12 @@ class Objective:
         """
         from keras import ops
 
-        logits = self.logits(delta, cases, self.chosen(cases, iteration))
+        views = self.chosen(cases, iteration)
+        logits = self.logits(delta, cases, views)
         _, count, classes = logits.shape
-        rows = ops.reshape(logits, (-1, classes))
+        each = self.goal.outcome(ops.reshape(logits, (-1, classes)), self.aim(cases, views, count))
         if count == 1:
-            return self.goal.outcome(rows, cases.aim)
-        each = self.goal.outcome(rows, cases.aim.repeated(count))
+            return each
         half = max(1, count // 2)
         worst = (ops.sort(ops.reshape(part, (-1, count)), axis=-1)[:, :half] for part in each)
         return Outcome(*(ops.mean(part, axis=-1) for part in worst))
@@ -138,7 +147,7 @@ class Objective:
 
         logits = self.logits(delta, cases, views)
         _, count, classes = logits.shape
-        rows, aim = ops.reshape(logits, (-1, classes)), cases.aim.repeated(count)
+        rows, aim = ops.reshape(logits, (-1, classes)), self.aim(cases, views, count)
         parts = (self.goal.loss(rows, aim), self.goal.hit(rows, aim))
         loss, hit = (ops.reshape(part, (-1, count)) for part in parts)
         return loss, hit
