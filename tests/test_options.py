@@ -124,7 +124,7 @@ def test_numbers_of_numpy_are_numbers():
     assert MinNorm(steps=30.0).steps == 30
 
 
-def test_a_class_of_ones_own_is_one_line_before_its_run_begins(tmp_path, monkeypatch, capsys):
+def test_a_class_of_ones_own_is_one_line_before_anything_is_attacked(tmp_path, monkeypatch, capsys):
     from ecgadv import cli
 
     (tmp_path / "my_smooth.py").write_text(
