@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +17,13 @@ OPEN_MAPPINGS = ("selection.per_class", "data.label_map")
 """Keys whose value is a mapping with names of the user's."""
 
 TARGET = "_target_"
+
+
+def look_here() -> None:
+    """Find modules in the working folder too, as ``python -m`` does."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -50,6 +59,7 @@ def resolve(node: Mapping[str, Any]) -> Any:
     module_name, _, attribute = target.rpartition(".")
     if not module_name:
         raise ConfigError(f"{label}: must be a dotted name such as package.module.Class")
+    look_here()
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

@@ -134,7 +134,7 @@ def hints(target: Any) -> Mapping[str, Any]:
         known = inspect.signature(target).parameters
     except (TypeError, ValueError):
         return found
-    return {name: hint for name, hint in found.items() if name in known}
+    return {name: hint for name, hint in found.items() if name in known and hint is not Any}
 
 
 def _read_hints(written: Mapping[str, Any], owner: Any) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _read_hints(written: Mapping[str, Any], owner: Any) -> dict[str, Any]:
     out = {}
     for name, hint in written.items():
         try:
-            out[name] = eval(hint, dict(names)) if isinstance(hint, str) else hint
+            out[name] = eval(hint, names) if isinstance(hint, str) else hint
         except Exception:
             continue
     return out
@@ -224,7 +224,36 @@ def _words(hint: Any) -> str:
     return " ".join(["a number", " and ".join(said)]).strip()
 
 
-@functools.lru_cache(maxsize=512)
+def _is_plainly_fine(hint: Any, value: Any) -> bool:
+    """Whether a value needs no Pydantic, whose import takes as long as all other checks together.
+
+    Pydantic alone refuses.
+    """
+    for part in _alternatives(hint):
+        kind, form = _bare(part), form_of(part)
+        marks = getattr(part, "__metadata__", ())
+        if form is not None:
+            fine = form.accepts(value)
+        elif get_origin(kind) is Literal:
+            fine = isinstance(value, str) and value in get_args(kind)
+        elif kind is float:
+            fine = is_number(value) and all(_is_inside(value, mark) for mark in marks)
+        else:
+            fine = type(value) is kind and all(_is_inside(value, mark) for mark in marks)
+        if fine:
+            return True
+    return False
+
+
+def _is_inside(value: Any, mark: Any) -> bool:
+    return (
+        (isinstance(mark, Ge) and value >= mark.ge)
+        or (isinstance(mark, Gt) and value > mark.gt)
+        or (isinstance(mark, Le) and value <= mark.le)
+        or (isinstance(mark, Lt) and value < mark.lt)
+    )
+
+
 def _adapter(hint: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter
 
@@ -252,6 +281,8 @@ def check(
     Raises:
         EcgadvError: one line that names the option, its value and what it must be.
     """
+    if _is_plainly_fine(hint, value):
+        return
     from pydantic import ValidationError
     from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 

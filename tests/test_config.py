@@ -16,7 +16,7 @@ from ecgadv import config, making
 from ecgadv.config import experiment, reference
 from ecgadv.errors import ConfigError
 from ecgadv.options import hints
-from ecgadv.store.signature import signature
+from ecgadv.signature import signature
 from ecgadv.victims.training import TrainSettings
 
 CONF = config.conf_dir()

@@ -92,7 +92,7 @@ def test_an_example_runs(command, own, capsys):
 @pytest.mark.slow
 def test_all_of_them_at_once_in_the_report_and_in_mlflow(own):
     command = argv(COMMANDS[-1], own)
-    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{own}", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
         [sys.executable, ROOT / "run.py", *command, "tracking=mlflow"],
         cwd=own, env=env, capture_output=True, text=True, timeout=600,

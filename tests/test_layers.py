@@ -11,9 +11,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "ecgadv"
 
 LAYERS = (
-    "errors", "environment", "spelling", "options", "making", "backend", "records", "victims",
-    "threat", "arguments", "attacks", "defences", "study", "evaluate", "store", "tracking",
-    "report", "reader_study", "tasks", "config", "cli", "api",
+    "errors", "environment", "spelling", "options", "making", "signature", "backend", "records",
+    "victims", "threat", "arguments", "attacks", "defences", "study", "evaluate", "store",
+    "tracking", "report", "reader_study", "tasks", "config", "cli", "api",
 )  # fmt: skip
 """From the bottom to the top: a module imports from its own layer and those before it."""
 

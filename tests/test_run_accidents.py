@@ -22,9 +22,9 @@ from helpers import small_world, status_of, table, without_times
 from ecgadv import cli, config
 from ecgadv.errors import ConfigError, RefusedError, StoreError, VictimError
 from ecgadv.records import cache
+from ecgadv.signature import signature
 from ecgadv.store import FolderLock, load_run
 from ecgadv.store.identity import holds_results, stored_identity
-from ecgadv.store.signature import signature
 from ecgadv.tracking import database, memory, uris
 
 COMMON = ("attack.steps=4", "target=N", "tracking.system_metrics=false")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -39,6 +39,7 @@ class _Cleverhans(DirectAttack):
 
     minimises: ClassVar[bool] = False
     backends: ClassVar[tuple[str, ...]] = ("tensorflow",)
+    quick: ClassVar[Mapping[str, Any]] = {"budget": 4.0}
     budget: Annotated[float, Gt(0)] = 1.0
     norm: Literal["l2", "linf"] = "l2"
     perturb_padding: bool = False
@@ -179,6 +180,7 @@ class _Iterated(_Cleverhans):
         step_size: length of a step over ε, at most 1; None means 2.5/steps.
     """
 
+    quick: ClassVar[Mapping[str, Any]] = {"budget": 4.0, "steps": 10}
     steps: Annotated[int, Ge(1)] = 40
     step_size: Annotated[float, Gt(0), Le(1)] | None = None
 

@@ -12,6 +12,7 @@ the transformations are shifts. Two schedules minimise E_τ[cross-entropy] + d(p
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -95,6 +96,7 @@ class EOT(Attack):
 
     name: ClassVar[str] = "eot"
     minimises: ClassVar[bool] = False
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 10}
     schedule: Literal["budget", "paper"] = "budget"
     steps: Annotated[int, Ge(1)] = 300
     paper_steps: Annotated[int, Ge(1)] = 500

@@ -8,6 +8,7 @@ Q⁻¹g/√(gᵀQ⁻¹g), and the nearest point of the ball d(δ) <= budget, nea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -71,6 +72,7 @@ class PGD(Attack):
 
     name: ClassVar[str] = "pgd"
     minimises: ClassVar[bool] = False
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 10, "budget": 4.0}
     budget: Annotated[float, Gt(0)] = 1.0
     steps: Annotated[int, Ge(1)] = 40
     step_size: Annotated[float, Gt(0)] | None = None

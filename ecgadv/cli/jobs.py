@@ -26,7 +26,7 @@ from ecgadv.cli.stopping import (
 from ecgadv.config import hydra_api
 from ecgadv.config.place import NO_HYDRA_FILES
 from ecgadv.errors import BusyError, ConfigError, EcgadvError, NothingToDoError, RefusedError
-from ecgadv.store.signature import differences, signature
+from ecgadv.signature import differences, signature
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -16,8 +16,8 @@ from ecgadv.config.place import Job
 from ecgadv.config.values import Config, normalise
 from ecgadv.errors import ConfigError
 from ecgadv.making import OPEN_MAPPINGS, TARGET, leaves, lookup
+from ecgadv.signature import signature
 from ecgadv.spelling import show, suggestion
-from ecgadv.store.signature import signature
 from ecgadv.threat.front_ends import FRONT_ENDS
 
 

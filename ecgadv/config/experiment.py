@@ -84,12 +84,21 @@ class Evaluation:
     mains: Frequencies | None
 
 
+@dataclass(frozen=True)
+class Tracking:
+    """``tracking``; where ``uri`` may lead is for :func:`ecgadv.tracking.uris.resolve_uri`."""
+
+    uri: Name | None
+    experiment: Name
+    system_metrics: bool
+
+
 SECTIONS = {
     "paths": f"{__name__}.Paths",
     "eot": f"{__name__}.Shifts",
     "evaluation": f"{__name__}.Evaluation",
     "selection": "ecgadv.records.selection.Selection",
-    "tracking": "ecgadv.tracking.settings.Settings",
+    "tracking": f"{__name__}.Tracking",
     "train": "ecgadv.victims.training.TrainSettings",
     "evaluate": "ecgadv.tasks.options.Evaluate",
     "report": "ecgadv.tasks.options.Report",

@@ -14,7 +14,7 @@ from ecgadv.config.names import quote
 from ecgadv.config.values import Config
 from ecgadv.errors import ConfigError
 from ecgadv.making import lookup
-from ecgadv.store.signature import signature
+from ecgadv.signature import signature
 
 NO_HYDRA_FILES = "hydra.output_subdir=null"
 """Keeps Hydra from writing ``.hydra`` into a folder before it is known whose results it holds."""
@@ -35,6 +35,10 @@ def _name_parts(cfg: Mapping[str, Any]) -> dict[str, str]:
     elif task != "evaluate":
         groups += ["metric", "attack"]
     parts |= {g: str(lookup(cfg, f"{g}.name")) for g in groups}
+    for group, usual in (("defence", "none"), ("goal", "exclusive")):
+        option = lookup(cfg, f"{group}.name")
+        if task != "train" and option not in (None, usual):
+            parts[group] = str(option)
     for key, usual in (("threat_model", "type1"), ("deployment", "cloud"), ("target", "all")):
         value = cfg.get(key)
         if task not in ("train", "evaluate") and value != usual:

@@ -13,9 +13,9 @@ from ecgadv.reader_study.figure import scores_figure
 from ecgadv.reader_study.page import FOLDER, KEY, write_study
 from ecgadv.reader_study.scores import score
 from ecgadv.report import data, style
+from ecgadv.signature import signature
 from ecgadv.store import write_atomic, write_csv
 from ecgadv.store.identity import IDENTITY
-from ecgadv.store.signature import signature
 from ecgadv.tracking.content import run_folders
 
 WORDS = {"detect": "altered?", "closest": "closest?"}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from ecgadv.errors import ConfigError
-from ecgadv.options import Form, Place
+from ecgadv.options import Form, Place, list_of
 from ecgadv.records import index_files
 from ecgadv.records.base import CLASSES, RecordSet, class_letter, class_name
 from ecgadv.records.preprocessing import N_SAMPLES
@@ -22,6 +22,7 @@ PAPER = {"A": 360, "N": 360, "O": 360, "~": 220}
 """Records of each class in the paper's evaluation (the first correctly classified ones)."""
 
 
+_NAMES = list_of("names", lambda name: isinstance(name, str), empty=True)
 _COUNTS = Form("whole numbers", lambda v: True, whole)
 """Read as numbers; what else there is to say of them, :class:`Selection` says."""
 
@@ -47,8 +48,8 @@ class Selection:
     """
 
     per_class: Annotated[int | Mapping[str, int], _COUNTS] | None = None
-    source: Sequence[str] | None = None
-    records: Sequence[str] | None = None
+    source: Annotated[Sequence[str], _NAMES] | None = None
+    records: Annotated[Sequence[str], _NAMES] | None = None
     split: str = "all"
     file: Place | None = None
     start: Annotated[int, _COUNTS] | None = None

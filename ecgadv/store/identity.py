@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ecgadv.errors import RefusedError, StoreError
+from ecgadv.signature import signature
 from ecgadv.store.files import read_object
-from ecgadv.store.signature import signature
 
 SHARDS = "shards"
 """Folder of the shares of a split run, each named like ``1-of-4``."""

@@ -27,11 +27,11 @@ from ecgadv.records.base import RecordSet
 from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
 from ecgadv.report.write import write_report
+from ecgadv.signature import signature
 from ecgadv.store import RunStore, part_files, success_pairs, write_csv
 from ecgadv.store.columns import case_table
 from ecgadv.store.files import read_object
 from ecgadv.store.identity import refuse_other
-from ecgadv.store.signature import signature
 from ecgadv.study.audience import audience, universal_specs
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.setting import open_study

@@ -20,10 +20,10 @@ from ecgadv.evaluate.trials import trial_table
 from ecgadv.making import lookup
 from ecgadv.reader_study import commands as reader_study
 from ecgadv.report.tables import span, success_table
+from ecgadv.signature import signature
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
 from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.store.reading import AGAIN
-from ecgadv.store.signature import signature
 from ecgadv.study.setting import Setting
 from ecgadv.tasks import type2
 from ecgadv.tasks.common import only_standardised, open_victim, say, use_caches

@@ -12,9 +12,9 @@ from typing import Any
 
 from ecgadv.errors import StoreError
 from ecgadv.records.base import RecordSet
+from ecgadv.signature import signature
 from ecgadv.store import RunStore
 from ecgadv.store.identity import IDENTITY, refuse_other
-from ecgadv.store.signature import signature
 from ecgadv.tasks.common import open_records, say
 from ecgadv.tracking import open_tracker
 from ecgadv.victims.training import TrainSettings, train

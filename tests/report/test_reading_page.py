@@ -126,7 +126,7 @@ def test_other_rates_and_classes_are_drawn_as_they_are():
     signal = np.sin(np.arange(2000) / 50)
     found = [
         study.Candidate(
-            f"r{k}", "sinus", "flutter", {"l2": f"c{k}"}, signal, {"l2": signal / 9}, 500, fs=300
+            f"r{k}", "sinus", "flutter", {"l2": f"c{k}"}, signal, {"l2": signal / 9}, 500
         )
         for k in range(3)
     ]
