@@ -21,6 +21,7 @@ import ecgadv
 from ecgadv import backend, config
 from ecgadv.errors import ConfigError
 from ecgadv.study.setting import Setting
+from ecgadv.threat import goals
 from ecgadv.threat.channel import Channel, Views
 from ecgadv.threat.front_ends import FRONT_ENDS, Butterworth, from_config
 from ecgadv.threat.goals import AIM_MARGIN, SUCCESS_MARGIN, UNTARGETED, Aim, Exclusive, Goal
@@ -229,6 +230,15 @@ def test_a_loss_falls_where_the_margin_rises(kind):
     better[np.arange(50), index] += np.where(aim.target == UNTARGETED, -5.0, 5.0)
     assert (backend.to_numpy(goal.loss(backend.tensor(better, "float32"), device)) < loss).all()
     assert (goal.probability(better, aim) > p).all()
+
+
+def test_what_is_no_goal_or_filter_is_one_line():
+    assert goals.from_config(None) == Exclusive()
+    node = {"name": "odd", "_target_": "collections.Counter"}
+    with pytest.raises(ConfigError, match=r"^goal=odd: collections\.Counter makes no Goal$"):
+        goals.from_config(node)
+    with pytest.raises(ConfigError, match=r"^filter=odd: collections\.Counter makes no FrontEnd$"):
+        from_config(node)
 
 
 def test_an_unknown_goal_is_one_line():
