@@ -16,6 +16,9 @@ from ecgadv.victims.victim import Victim, digest_weights, shown
 OTHER_FLOATS = ("float16", "bfloat16", "float64")
 """Arithmetic of layers that is replaced by float32."""
 
+Change = tuple[Any, dict[str, Any], list[np.ndarray]]
+"""Class of a layer, what changes in its configuration (of another class: all of it), weights."""
+
 
 def from_keras(
     model: Any,
@@ -176,7 +179,7 @@ def rebuilt(
     policy: str,
     keep: Any = None,
     inputs: Any = None,
-    changes: Mapping[int, tuple[dict[str, Any] | None, list[np.ndarray]]] | None = None,
+    changes: Mapping[int, Change] | None = None,
 ) -> Any:
     """The same network with other arithmetic and weights of its own, layers and models in it too.
 
@@ -185,8 +188,7 @@ def rebuilt(
         policy: dtype policy of every layer.
         keep: a layer that keeps its own.
         inputs: shape of its input with the batch, where it should be another one.
-        changes: by the id of a layer, what is another in its configuration, and its weights; None
-            for a layer that only hands on what it is given.
+        changes: by the id of a layer, how it becomes another one.
     """
     import keras
 
@@ -202,13 +204,13 @@ def rebuilt(
             )  # fmt: skip
         if not isinstance(layer, keras.layers.Layer):
             return layer  # An operation has no weights.
-        changed, _ = changes.get(id(layer), ({}, None))
-        if changed is None:
-            return _passing(layer.name, policy)
+        kind, changed, _ = changes.get(id(layer), (type(layer), {}, None))
         config = layer.get_config() | changed
         if layer is not keep:
             config = {**_in_policy(config, policy), "dtype": policy}
-        made = type(layer).from_config(config)
+        if kind is not type(layer):
+            config = {"name": layer.name, "dtype": policy, **changed}
+        made = kind.from_config(config)
         pairs.append((layer, made))
         return made
 
@@ -220,7 +222,7 @@ def rebuilt(
         )
         twin = keras.models.clone_model(bare, start, clone_function=recast, recursive=True)
     for layer, made in pairs:
-        _, weights = changes.get(id(layer), (None, layer.get_weights()))
+        _, _, weights = changes.get(id(layer), (None, None, layer.get_weights()))
         made.set_weights([_as_float(w) for w in weights])
     for layer in twin._flatten_layers():
         if hasattr(layer, "finalize_state"):
@@ -233,19 +235,6 @@ def head_layer(model: Any) -> Any:
     last = model.outputs[0]._keras_history.operation
     inside = getattr(last, "outputs", None)
     return head_layer(last) if inside else last
-
-
-def _passing(name: str, policy: str) -> Any:
-    """A layer that hands on its input, called as a normalisation is."""
-    import keras
-
-    class Passing(keras.layers.Layer):
-        supports_masking = True
-
-        def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            return inputs
-
-    return Passing(name=name, dtype=policy)
 
 
 def _as_float(array: Any) -> np.ndarray:
