@@ -8,14 +8,14 @@ rounding; a gradient costs less.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ecgadv import backend
-from ecgadv.victims.keras_models import Change, head_layer, rebuilt
+from ecgadv.victims.keras_models import Change, rebuilt
 
 Arrays = list[np.ndarray]
 
@@ -66,24 +66,6 @@ def folded(model: Any) -> tuple[Any, int, int]:
     if len(left) == len(there):
         return model, 0, len(there)
     return rebuilt(model, "float32", changes=calls.changes()), len(there) - len(left), len(there)
-
-
-def coarse(model: Any, precision: str) -> Any:
-    """The same network computing in ``bfloat16`` or ``float16``, and weights of its own in float32.
-
-    Keras' normalisations compute in float32 whatever the layers around them do; here they do not.
-    The last layer keeps its arithmetic, so that logits are not rounded.
-
-    Args:
-        model: as for :func:`folded`.
-        precision: ``bfloat16`` or ``float16``.
-    """
-    import keras
-
-    head = head_layer(model)
-    scales = _Calls(keras.Model(model.inputs[0], model.outputs[0])).scales()
-    scales.pop(id(head), None)
-    return rebuilt(model, f"mixed_{precision}", keep=head, changes=scales)
 
 
 def _is(node: Any, names: tuple[str, ...]) -> bool:
@@ -190,53 +172,24 @@ class _Calls:
 
     def changes(self) -> dict[int, Change]:
         """What becomes of the layers that folding changes."""
-        passing, _ = _layers()
-        out: dict[int, Change] = {key: (passing, {}, []) for key in self._gone}
+        out: dict[int, Change] = {key: (_passing(), {}, []) for key in self._gone}
         for key, (layer, arrays) in self._weights.items():
             out[key] = (type(layer), {"use_bias": True}, [a.astype(np.float32) for a in arrays])
         return out
 
-    def scales(self) -> dict[int, Change]:
-        """Normalisations as a scale and a shift, in the arithmetic of the layers around them."""
-        _, affine = _layers()
-        out: dict[int, Change] = {}
-        told = {id(node.operation) for node in self.nodes if _told(node)}
-        for node in self.nodes:
-            layer = node.operation
-            if _is(node, NORM) and id(layer) not in told:
-                shape = [1] * len(node.outputs[0].shape)
-                shape[layer.axis] = -1
-                weights = [np.broadcast_to(part, layer.moving_mean.shape).reshape(shape)
-                           for part in _affine(layer)]  # fmt: skip
-                out[id(layer)] = (affine, {"shape": weights[0].shape}, weights)
-        return out
-
 
 @cache
-def _layers() -> tuple[type, type]:
-    """Layers that stand where a normalisation did, and are called as it is."""
+def _passing() -> type:
+    """A layer that stands where a normalisation did: called as it is, it hands on its input."""
     import keras
 
     class Passing(keras.layers.Layer):
-        """Hands on its input."""
-
         supports_masking = True
 
         def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
             return inputs
 
-    class Affine(Passing):
-        """Multiplies and adds, in its own arithmetic."""
-
-        def __init__(self, shape: Sequence[int], **options: Any) -> None:
-            super().__init__(**options)
-            self.scale = self.add_weight(shape=tuple(shape))
-            self.shift = self.add_weight(shape=tuple(shape))
-
-        def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            return inputs * self.scale + self.shift
-
-    return Passing, Affine
+    return Passing
 
 
 def _told(node: Any) -> bool:

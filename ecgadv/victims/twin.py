@@ -66,10 +66,12 @@ def twin_of(victim: Victim, precision: str = "float32") -> Victim:
     if precision == "float32":
         return twins.exact or victim
     if precision not in twins.coarse:
-        from ecgadv.victims.folding import coarse
+        from ecgadv.victims.keras_models import head_layer, rebuilt
 
+        model = (twins.exact or victim).model
         try:
-            network = coarse((twins.exact or victim).model, precision)
+            # The last layer keeps its arithmetic, so that logits are not rounded.
+            network = rebuilt(model, f"mixed_{precision}", keep=head_layer(model))
         except Exception as error:  # a layer of the user's may raise anything when it is made again
             raise VictimError(
                 f"precision={precision}: victim {victim.name} cannot be made in it "
