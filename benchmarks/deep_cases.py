@@ -3,10 +3,10 @@
     python benchmarks/deep_cases.py data=cinc2017 data.root=training2017.zip
 
 Needs PyTorch. The attack walks on the network with its convolutions computed in the frequency
-domain (``train_resnet34.py``), the same function at a fraction of the time; the verdict is that of
-the included Keras network and its pipeline. The first held-out recording of each class that both
-included victims read correctly, each toward the other classes, under each metric; the perturbations
-are then shown to ``compact`` as well.
+domain (``recipes/train_resnet34.py``), the same function at a fraction of the time; the verdict is
+that of the included Keras network and its pipeline. The first held-out recording of each class that
+both included victims read correctly, each toward the other classes, under each metric; the
+perturbations are then shown to ``compact`` as well.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
-import train_resnet34
 
 import ecgadv
 from ecgadv.config import compose_checked
@@ -24,6 +24,9 @@ from ecgadv.evaluate.statistics import wilson
 from ecgadv.records.base import CLASSES
 from ecgadv.study.judge import Judge
 from ecgadv.tasks.common import open_records
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
+import train_resnet34
 
 
 def count(hits: np.ndarray) -> str:

@@ -27,8 +27,9 @@ from ecgadv.store import load_run, write_atomic
 from ecgadv.study.cases import CaseSpec
 from ecgadv.study.judge import Judge
 from ecgadv.study.study import goals
-from ecgadv.tasks.benchmark import Bench, machine, setting_of
+from ecgadv.tasks.benchmark import Bench, setting_of
 from ecgadv.tasks.common import open_records, open_victim
+from ecgadv.tasks.metering import machine
 from ecgadv.threat import metrics
 
 

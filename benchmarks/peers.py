@@ -9,7 +9,7 @@ libraries have no notion of is put into the model instead, the same for all of t
 - Records have different lengths, and some attacks re-batch their cases at will. So one sample is
   appended to every record that says which case it is; nothing depends on it smoothly, and its
   perturbation is dropped.
-- A success must lead by a margin (``ecgadv.threat.objectives.AIM_MARGIN``), and ours aim for it. So
+- A success must lead by a margin (``ecgadv.threat.goals.AIM_MARGIN``), and ours aim for it. So
   the target's logit is lowered by that margin: what a peer takes for the boundary is where the
   pipeline's verdict turns, and no peer loses cases to a margin that it did not know of.
 - Bounds are those of the recordings, a quarter wider, so that clipping decides nothing.
@@ -30,7 +30,8 @@ import numpy as np
 
 from ecgadv import backend
 from ecgadv.attacks.engine import Solution
-from ecgadv.threat.objectives import AIM_MARGIN, Cases
+from ecgadv.threat.goals import AIM_MARGIN
+from ecgadv.threat.objectives import Cases
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import standardise
 

@@ -29,20 +29,20 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     batch = records.batch(sorted(rng.choice(len(records), options.records, replace=False)), 9000)
     signals = [x[:length] for x, length in zip(batch.x, batch.lengths, strict=True)]
-    r_peaks(signals[0])
+    r_peaks(signals[0], records.fs)
     started = time.perf_counter()
-    ours = [r_peaks(signal) for signal in signals]
+    ours = [r_peaks(signal, records.fs) for signal in signals]
     print(f"two moving averages: {1e3 * (time.perf_counter() - started) / len(ours):.2f} ms/record")
     started = time.perf_counter()
     theirs = []
     for signal in signals:
-        detector = XQRS(sig=signal.astype(float), fs=300)
+        detector = XQRS(sig=signal.astype(float), fs=records.fs)
         detector.detect(verbose=False)
         theirs.append(np.array(detector.qrs_inds, dtype=int))
     print(f"XQRS: {1e3 * (time.perf_counter() - started) / len(theirs):.1f} ms/record")
     delta = 0.05 * rng.standard_normal(batch.x.shape)
     started = time.perf_counter()
-    perceptibility(delta, batch.x, batch.lengths, batch.scale_mv)
+    perceptibility(delta, batch.x, batch.lengths, batch.scale_mv, records.fs)
     print(f"all columns: {1e3 * (time.perf_counter() - started) / len(delta):.2f} ms/case")
     print("| class | records | peaks of XQRS | found | peaks found | in XQRS |")
     print("|---|---|---|---|---|---|")
@@ -50,7 +50,7 @@ def main() -> None:
         mine = np.flatnonzero(batch.labels == letter)
         n_theirs = sum(len(theirs[i]) for i in mine)
         n_ours = sum(len(ours[i]) for i in mine)
-        kept = sum(agreement(theirs[i], ours[i], tolerance=TOLERANCE).kept for i in mine)
+        kept = sum(agreement(theirs[i], ours[i], records.fs, TOLERANCE).kept for i in mine)
         print(
             f"| {letter} | {len(mine)} | {n_theirs} | {100 * kept / n_theirs:.1f} % "
             f"| {n_ours} | {100 * kept / n_ours:.1f} % |"

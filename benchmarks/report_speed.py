@@ -22,7 +22,7 @@ import numpy as np
 from ecgadv.config import compose_checked
 from ecgadv.records import synthetic
 from ecgadv.report import write_report
-from ecgadv.store import CASE_COLUMNS, write_csv
+from ecgadv.store import CASES, write_csv
 from ecgadv.threat import metrics
 
 CLASSES = "ANO~"
@@ -58,7 +58,7 @@ def make_run(folder: Path, cases: int) -> None:
             }
         )  # fmt: skip
     folder.mkdir(parents=True)
-    write_csv(folder / "cases.csv", rows, CASE_COLUMNS)
+    write_csv(folder / "cases.csv", rows, CASES)
     np.savez(
         folder / "perturbations.npz",
         case_id=np.array([row["case_id"] for row in rows]),

@@ -21,7 +21,7 @@ import numpy as np
 
 from ecgadv import config
 from ecgadv.evaluate import summary as summaries
-from ecgadv.store import CASE_COLUMNS, RunStore, load_run, success_pairs
+from ecgadv.store import CASES, RunStore, load_run, success_pairs
 from ecgadv.tracking import Tracker, open_tracker
 
 CHUNK = 24
@@ -34,7 +34,8 @@ def rows_of(first: int, count: int) -> list[dict[str, Any]]:
     rows = []
     for i in range(first, first + count):
         source, target = "ANO~"[i % 4], "ANO~"[(i + 1 + i // 4 % 3) % 4]
-        values = {c: float(v) for c, v in zip(CASE_COLUMNS, rng.lognormal(0, 1, 40), strict=False)}
+        numbers = [name for name, kind in CASES.columns.items() if kind is float]
+        values = dict(zip(numbers, rng.lognormal(0, 1, len(numbers)).tolist(), strict=True))
         rows.append(
             values
             | {"case_id": f"R{i:06d}", "record": f"R{i:06d}", "source": source, "target": target,

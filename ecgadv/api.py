@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from importlib import import_module
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from ecgadv import arguments, attacks
+from ecgadv import arguments
 from ecgadv.attacks.base import Attack, DirectAttack
 from ecgadv.attacks.eot import EOT
+from ecgadv.attacks.registry import make_attack
 from ecgadv.errors import ConfigError, DataError
-from ecgadv.study.judge import Judge
-from ecgadv.study.study import Chunk, Injected, Outcome, Study, chunks
-from ecgadv.threat import metrics
-from ecgadv.threat.channel import Channel
-from ecgadv.threat.transforms import FrontEnd, window_samples
+from ecgadv.study.setting import Setting
+from ecgadv.study.study import Chunk, Outcome, Study, chunks
+from ecgadv.study.universal import Universal
+from ecgadv.threat import front_ends, goals, metrics
 from ecgadv.victims.loading import Victim, load_victim
 from ecgadv.victims.pipeline import unflatten
 
@@ -62,55 +59,6 @@ class AttackResult:
     target_rate: np.ndarray
 
 
-def attack_kinds() -> dict[str, type[Attack | DirectAttack]]:
-    """Every attack of the package by name: a new one is found by being a module there."""
-    for module in pkgutil.iter_modules(attacks.__path__):
-        import_module(f"{attacks.__name__}.{module.name}")
-    found: dict[str, type[Attack | DirectAttack]] = {}
-    queue: list[type] = [Attack, DirectAttack]
-    while queue:
-        below: list[Any] = queue.pop().__subclasses__()
-        for kind in below:
-            queue.append(kind)
-            if "name" in vars(kind) and kind.__module__.startswith(attacks.__name__):
-                found[kind.name] = kind
-    return found
-
-
-def make_attack(method: str | Attack | DirectAttack, **options: Any) -> Attack | DirectAttack:
-    """An attack by name, or an attack object, with options; ``None`` leaves an option as it is.
-
-    Raises:
-        ConfigError: unknown attack or option.
-    """
-    given = {k: v for k, v in options.items() if v is not None}
-    if isinstance(method, Attack | DirectAttack):
-        kind: Any = type(method)
-    else:
-        known = attack_kinds()
-        if not isinstance(method, str) or method not in known:
-            raise ConfigError(f"method={method}: unknown; there are {', '.join(known)}")
-        kind = known[method]
-    try:
-        names = [f.name for f in fields(kind)]
-    except TypeError:
-        what = f"method={kind.__name__}"
-        raise ConfigError(f"{what}: an attack is a dataclass of its options") from None
-    for key, value in options.items():
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
-            raise ConfigError(f"{key}={value}: attack {kind.name} has no such option; {meant}")
-    given = arguments.options(kind, given)
-    try:
-        made: Attack | DirectAttack = (
-            kind(**given) if isinstance(method, str) else replace(cast(Any, method), **given)
-        )
-        return made
-    except TypeError as error:
-        raise ConfigError(f"method={method}: {error}") from None
-
-
 def attack(
     victim: Any,
     x: np.ndarray,
@@ -126,6 +74,8 @@ def attack(
     precision: str = "float32",
     threat_model: str | None = None,
     deployment: str | None = None,
+    goal: str | goals.Goal = "exclusive",
+    universal: int | bool = False,
     **options: Any,
 ) -> AttackResult:
     """Perturb standardised records so that the victim reads them as the target.
@@ -157,18 +107,24 @@ def attack(
         deployment: ``cloud``, the recording is classified as it is stored, or ``local``, by a
             device from an onset of its own; by default ``cloud`` of ``type1``, ``local`` of
             ``type2``.
+        goal: what counts as reached: ``exclusive``, the target's logit ahead of every other one,
+            or a :class:`ecgadv.threat.goals.Goal`.
+        universal: K, of ``method="eot"``: one signal a target for the first K records together
+            (True: for all of ``x``), tried on the others that are read as a class of those that it
+            is made from. ``target`` then is one, or a list of them.
         **options: further options of the attack, such as ``band`` and ``peak`` (Hz, standard
             deviations) of all but cleverhans' ones; where the onset is random also ``shifts``,
             onsets that the attack averages over in an iteration (8; 0 takes it for known), and
             ``evaluation_shifts`` (100), those of the verdict; of ``type2`` also ``window``
             (samples, a time such as ``10s``, or None for all), ``filter`` (the front end as the
-            attack models it: ``rectangular``, ``butterworth``, ``none``) and ``evaluation_filter``
-            (the real one, ``butterworth``).
+            attack models it: ``rectangular``, ``butterworth``, ``none``, or a
+            :class:`ecgadv.threat.front_ends.FrontEnd`) and ``evaluation_filter`` (the real one,
+            ``butterworth``).
 
     Returns:
-        Arrays in the order of ``x``. Where the onset is random, a success is a ``target_rate`` of
-        at least one half, ``predicted`` the most frequent class, probability and margin means over
-        onsets; δ of ``type2`` is at onset 0.
+        Arrays in the order of ``x``, of ``universal`` signals in that of ``target``. Where the
+        onset is random, a success is a ``target_rate`` of at least one half, ``predicted`` the most
+        frequent class, probability and margin means over onsets; δ of ``type2`` is at onset 0.
 
     Raises:
         ConfigError: an option or a target is unknown, has the wrong type or does not fit.
@@ -189,18 +145,23 @@ def attack(
     arguments.choice("threat_model", threat, THREATS)
     arguments.choice("deployment", place, DEPLOYMENTS)
     given_shifts = "shifts" in options
-    shifts, judge, injected = _deployed(subject, threat, place, seed, options)
+    setting = _setting(subject, threat, place, seed, goals.get(goal), options)
+    if "train_records" in options:
+        raise ConfigError(f"train_records={options['train_records']}: say universal=… instead")
     own = {"steps": steps, "perturb_padding": perturb_padding}
     own = {key: value for key, value in own.items() if value is not None}
     solver = make_attack(method, **own, **options)
-    if given_shifts and shifts and getattr(solver, "schedule", None) == "paper":
-        raise ConfigError(f"shifts={shifts}: schedule=paper has a number of its own; leave it out")
+    if given_shifts and setting.shifts and getattr(solver, "schedule", None) == "paper":
+        raise ConfigError(
+            f"shifts={setting.shifts}: schedule=paper has a number of its own; leave it out"
+        )
     if threat == "type2" and not isinstance(solver, Attack):
         raise ConfigError(f"method={solver.name}: takes no injected signals (threat_model=type2)")
     if isinstance(solver, EOT) and threat == "type1":
         raise ConfigError("method=eot: is for injected signals: threat_model=type2")
-    study = Study(subject, form, solver, judge, seed=seed, shifts=shifts, injected=injected)
-    if injected is not None and np.ndim(x) > 1:
+    study = setting.study(subject, form, solver)
+    injected = study.channel.injected
+    if injected and np.ndim(x) > 1:
         whole_ones = arguments.lengths(lengths, len(x), subject.n) == subject.n
         if not whole_ones.all():
             raise DataError(
@@ -208,58 +169,67 @@ def attack(
             )
     signals, own_samples = _records(x, lengths, subject)
     count, n, leads = len(signals), subject.n, subject.leads
-    if injected is not None and mask is not None:
+    if injected and mask is not None:
         raise ConfigError("mask: threat_model=type2 takes a window, or attack.mask in seconds")
-    if injected is not None and study.padding:
+    if injected and study.padding:
         raise ConfigError("perturb_padding: threat_model=type2 has no padding; leave it out")
+    if universal:
+        wanted = arguments.universal(universal, count)
+        if not isinstance(solver, EOT):
+            raise ConfigError(f"universal={wanted} method={solver.name}: needs method=eot")
+        several = target if isinstance(target, list | tuple) or np.ndim(target) else [target]
+        aims = arguments.targets(several, len(several), subject.classes)
+        together = Universal(study, signals, wanted, aims)
+        found = _solved(study, together.chunk, batch_size, precision)
+        return _result([together.judged(found)], form, leads, n)
     whole = Chunk(
         signals, own_samples, None, arguments.targets(target, count, subject.classes),
         None if mask is None else arguments.mask(mask, count, n, leads),
     )  # fmt: skip
+    return _result(_solved(study, whole, batch_size, precision), form, leads, n)
+
+
+def _solved(study: Study, whole: Chunk, batch_size: int | str, precision: str) -> list[Outcome]:
+    """What comes of cases, chunk after chunk."""
+    count = len(whole.x)
     size = study.size(batch_size, count)
     arithmetic, _ = study.precision(precision, count, size)
-    found = [
+    return [
         study.run(whole.rows(rows), width=size, precision=arithmetic)
         for rows in chunks(count, size)
     ]
-    return _result(found, form, leads, n)
 
 
-def _deployed(
-    subject: Victim, threat: str, place: str, seed: int, options: dict[str, Any]
-) -> tuple[int, Judge, Injected | None]:
-    """Onsets of the attack, judge, and what an injector believes; takes its options out."""
-    moving = threat == "type2" or place == "local"
-    shifts, tried = 0, 100
-    if moving:
-        shifts = arguments.whole("shifts", options.pop("shifts", 8), 0)
-        judged = options.pop("evaluation_shifts", 100)
-        tried = arguments.whole("evaluation_shifts", judged, 1)
-    channel, injected = Channel(moving=moving, leads=subject.leads), None
-    if threat == "type2":
-        if subject.over == "none":
-            raise ConfigError(
-                f"threat_model=type2: victim {subject.name} does not standardise, so the power of "
-                "a signal has no unit"
-            )
-        window = options.pop("window", None)
-        if window is not None and not isinstance(window, str):
-            window = arguments.whole("window", window, 1)
-        window = window_samples(window, subject.n, subject.fs)
-        for key in ("filter", "evaluation_filter"):
-            if place == "cloud" and options.get(key, "none") != "none":
-                raise ConfigError(
-                    f"{key}={options[key]}: deployment=cloud has no filter; leave it out"
-                )
-        ends = {
-            key: FrontEnd.from_config({"name": options.pop(key, usual)}, subject.fs)
-            for key, usual in (("filter", "rectangular"), ("evaluation_filter", "butterworth"))
-        }
-        if place == "cloud":
-            ends = dict.fromkeys(ends, FrontEnd())
-        injected = Injected(window, ends["filter"])
-        channel = Channel(True, True, window, ends["evaluation_filter"], leads=subject.leads)
-    return shifts, Judge(subject, channel, tried, seed), injected
+def _setting(
+    subject: Victim, threat: str, place: str, seed: int, goal: goals.Goal, options: dict[str, Any]
+) -> Setting:
+    """What is asked for; takes its options out."""
+    setting = Setting(threat, place, goal, seed=seed)
+    if threat == "type1" and place == "cloud":
+        return setting
+    setting = replace(
+        setting,
+        shifts=arguments.whole("shifts", options.pop("shifts", 8), 0),
+        tried=arguments.whole("evaluation_shifts", options.pop("evaluation_shifts", 100), 1),
+    )
+    if threat == "type1":
+        return setting
+    if subject.over == "none":
+        raise ConfigError(
+            f"threat_model=type2: victim {subject.name} does not standardise, so the power of "
+            "a signal has no unit"
+        )
+    window = options.pop("window", None)
+    if window is not None and not isinstance(window, str):
+        window = arguments.whole("window", window, 1)
+    for key in ("filter", "evaluation_filter"):
+        if place == "cloud" and options.get(key, "none") != "none":
+            raise ConfigError(f"{key}={options[key]}: deployment=cloud has no filter; leave it out")
+    ends = [
+        front_ends.get(options.pop(key, usual if place == "local" else "none"), subject.fs)
+        for key, usual in (("filter", "rectangular"), ("evaluation_filter", "butterworth"))
+    ]
+    return replace(setting, window=window, modelled=ends[0], device=ends[1])
 
 
 def _result(found: list[Outcome], form: metrics.Quadratic, leads: int, n: int) -> AttackResult:

@@ -5,7 +5,6 @@ Pure functions. Each says in one line which argument is wrong, what it is and wh
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ecgadv.errors import ConfigError, DataError, EcgadvError
+from ecgadv.options import check, hints, types_of
 from ecgadv.records.base import class_letter
-from ecgadv.threat.objectives import UNTARGETED
+from ecgadv.threat.goals import UNTARGETED
 from ecgadv.victims.pipeline import flatten
 
 MEAN_LIMIT, SPREAD_LIMITS = 0.25, (0.75, 1.25)
@@ -305,6 +305,15 @@ def mask(value: Any, count: int, n: int, leads: int = 1) -> np.ndarray:
     return np.tile(np.broadcast_to(given, (count, n)), (1, leads)).astype(np.float32)
 
 
+def universal(value: Any, count: int) -> int:
+    """The number of records, of ``count``, that one signal is made from; True for all of them.
+
+    Raises:
+        ConfigError: no whole number from 1 to ``count``.
+    """
+    return count if value is True else whole("universal", value, 1, count)
+
+
 def targets(target: Any, count: int, classes: Sequence[str]) -> np.ndarray:
     """The class wanted of each case, (B,) int64; :data:`UNTARGETED` where it shall be left.
 
@@ -356,23 +365,25 @@ def _target(one: Any, classes: Sequence[str]) -> int:
 
 
 def options(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of an attack as their dataclass types them; names and ranges are for the class.
+    """Options of an attack as plain values: numbers of NumPy and tensors of no axes are Python's.
 
     Args:
         kind: a dataclass.
-        given: values by name; those of unknown names and of other types pass through.
+        given: values by name; those of unknown names pass through.
 
     Raises:
-        ConfigError: a text, a truth value or a fraction where a number is meant, and the like.
+        ConfigError: a value that the option's annotation does not take.
     """
-    types = {f.name: str(f.type) for f in dataclasses.fields(kind)}
-    checks = {"int": whole, "float": number, "bool": flag}
-    out = dict(given)
+    known = hints(kind)
+    out = {}
     for name, value in given.items():
-        kept = types.get(name, "").removesuffix(" | None")
-        if kept.startswith("int | Literal") and not isinstance(value, str):
-            kept = "int"
-        check = checks.get(kept)
-        if check is not None and value is not None:
-            out[name] = check(f"attack.{name}", value)
+        found = scalar(value)
+        kinds = types_of(known.get(name))
+        if int in kinds and isinstance(found, float) and found.is_integer():
+            found = int(found)
+        out[name] = value if found is None else found
+        if bool in kinds:
+            out[name] = flag(f"attack.{name}", value)
+        elif name in known:
+            check(f"attack.{name}", known[name], out[name], _shown)
     return out

@@ -17,11 +17,12 @@ import numpy as np
 from ecgadv.errors import BackendError
 
 BACKENDS = ("tensorflow", "jax", "torch")
-
 COARSE = ("float16", "bfloat16")
 """Arithmetic that no verdict is made in."""
 
 Loss = Callable[..., tuple[Any, Any]]
+
+OWN_COUNTS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC")
 
 
 def configure(name: str = "tensorflow") -> None:
@@ -43,7 +44,10 @@ def configure(name: str = "tensorflow") -> None:
         extra = "ecgadv" if name == "tensorflow" else f'"ecgadv[{name}]"'
         raise BackendError(f"backend={name}: package {name} is not installed (pip install {extra})")
     os.environ["KERAS_BACKEND"] = name
-    _limit_threads(threads())
+    count = threads()
+    # Every library that counts cores for itself is told before it is imported.
+    for variable in OWN_COUNTS if count is not None else ():
+        os.environ.setdefault(variable, str(count))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if name == "tensorflow":
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -68,27 +72,17 @@ def threads() -> int | None:
     return None
 
 
-def _limit_threads(count: int | None) -> None:
-    """Tell every library that counts cores for itself; must come before they are imported."""
-    if count is None:
-        return
-    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC"):
-        os.environ.setdefault(name, str(count))
-
-
 def _start_tensorflow() -> None:
     """Import TensorFlow and let it compute once, as it prints notices on both."""
     with _native_silence():
         import tensorflow as tf
 
-        count = threads()
-        if count is not None:
+        if (count := threads()) is not None:
             # Refused once TensorFlow has computed; then the first choice stays.
             with contextlib.suppress(RuntimeError):
                 tf.config.threading.set_intra_op_parallelism_threads(count)
                 tf.config.threading.set_inter_op_parallelism_threads(count)
         tf.linalg.matmul(tf.ones((1, 1)), tf.ones((1, 1)))
-    logging.getLogger("tensorflow").addFilter(_not_of_retracing)
 
 
 def _not_of_retracing(record: logging.LogRecord) -> bool:
@@ -110,7 +104,11 @@ def _native_silence() -> Iterator[None]:
     except OSError:
         yield
         return
-    with _scratch() as notices:
+    try:
+        notices: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:
+        notices = open(os.devnull, "w+b")  # noqa: SIM115
+    with notices:
         sys.stderr.flush()
         os.dup2(notices.fileno(), 2)
         try:
@@ -123,14 +121,6 @@ def _native_silence() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-def _scratch() -> IO[bytes]:
-    """A file for a moment; where no folder takes one, nothing is kept."""
-    try:
-        return tempfile.TemporaryFile()
-    except OSError:
-        return open(os.devnull, "w+b")
 
 
 def running() -> str:
@@ -185,9 +175,7 @@ def value_and_grad(loss: Loss) -> Callable[..., tuple[tuple[Any, Any], Any]]:
                 tape.watch(x)
                 value, aux = loss(x, *args)
                 total = tf.reduce_sum(value)
-            return (value, aux), tape.gradient(
-                total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
+            return (value, aux), tape.gradient(total, x, unconnected_gradients="zero")
 
         return tensorflow_grad
     if name == "jax":
@@ -210,21 +198,17 @@ def value_and_grad(loss: Loss) -> Callable[..., tuple[tuple[Any, Any], Any]]:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(True)
             value, aux = loss(leaf, *args)
-            if not value.requires_grad:
-                return (value, aux), torch.zeros_like(leaf)
-            (grad,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
-        grad = torch.zeros_like(leaf) if grad is None else grad
-        return detach((value, aux)), grad
+            grad = None
+            if value.requires_grad:
+                (grad,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+        return detach((value, aux)), torch.zeros_like(leaf) if grad is None else grad
 
     return torch_grad
 
 
 def detach(tree: Any) -> Any:
     """Cut PyTorch's graph off every tensor of a nested tuple; other backends have none."""
-    if isinstance(tree, tuple):
-        parts = [detach(item) for item in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
-    return tree.detach() if hasattr(tree, "detach") else tree
+    return map_tensors(lambda leaf: leaf.detach() if hasattr(leaf, "detach") else leaf, tree)
 
 
 @contextlib.contextmanager
@@ -237,17 +221,17 @@ def keras_defaults(policy: str = "float32", layout: bool = False) -> Iterator[No
     """
     from keras import config
 
+    def choose(floatx: str, dtypes: Any, order: str) -> None:
+        config.set_floatx(floatx)
+        config.set_dtype_policy(dtypes)
+        config.set_image_data_format(order)
+
     kept = config.floatx(), config.dtype_policy(), config.image_data_format()
-    config.set_floatx("float32")
-    config.set_dtype_policy(policy)
-    if layout:
-        config.set_image_data_format("channels_last")
+    choose("float32", policy, "channels_last" if layout else kept[2])
     try:
         yield
     finally:
-        config.set_floatx(kept[0])
-        config.set_dtype_policy(kept[1])
-        config.set_image_data_format(kept[2])
+        choose(*kept)
 
 
 @contextlib.contextmanager
@@ -256,10 +240,9 @@ def _torch_float32() -> Iterator[None]:
     import torch
 
     kept = torch.get_float32_matmul_precision()
-    kind = device_kind()
     try:
         torch.set_float32_matmul_precision("highest")
-        with torch.autocast("cuda" if kind == "gpu" else "cpu", enabled=False):
+        with torch.autocast("cuda" if device_kind() == "gpu" else "cpu", enabled=False):
             yield
     finally:
         torch.set_float32_matmul_precision(kept)
@@ -301,15 +284,8 @@ def coarse_arithmetic(compiled: Callable[..., Any], x: Any) -> tuple[str, ...]:
         compiled: what :func:`compile` returned.
         x: its one argument, a tensor.
     """
-    name = running()
-    if name == "tensorflow":
-        kinds = _tensorflow_kinds(compiled, x)
-    elif name == "jax":
-        import jax
-
-        kinds = _jax_kinds(jax.make_jaxpr(compiled)(x).jaxpr)
-    else:
-        kinds = _torch_kinds(compiled, x)
+    look = {"tensorflow": _tensorflow_kinds, "jax": _jax_kinds, "torch": _torch_kinds}[running()]
+    kinds = look(compiled, x)
     return tuple(kind for kind in COARSE if kind in kinds)
 
 
@@ -317,21 +293,25 @@ def _tensorflow_kinds(compiled: Any, x: Any) -> set[str]:
     import tensorflow as tf
 
     graph = compiled.get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph.as_graph_def()
-    nodes = list(graph.node)
-    for function in attrgetter("library.function")(graph):
-        nodes += list(function.node_def)
-    # Weights may be kept in fewer bits than they are computed with.
-    held = ("ReadVariableOp", "Const", "Placeholder", "Identity")
+    functions = attrgetter("library.function")(graph)
+    nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
     kinds = set()
     for node in nodes:
         if node.op == "Cast":
             kinds.add(tf.as_dtype(node.attr["DstT"].type).name)
-        elif node.op not in held:
+        # Weights may be kept in fewer bits than they are computed with.
+        elif node.op not in ("ReadVariableOp", "Const", "Placeholder", "Identity"):
             kinds |= {tf.as_dtype(a.type).name for a in node.attr.values() if a.type}
     return kinds
 
 
-def _jax_kinds(jaxpr: Any) -> set[str]:
+def _jax_kinds(compiled: Callable[..., Any], x: Any) -> set[str]:
+    import jax
+
+    return _traced_kinds(jax.make_jaxpr(compiled)(x).jaxpr)
+
+
+def _traced_kinds(jaxpr: Any) -> set[str]:
     kinds = {
         str(v.aval.dtype) for eqn in jaxpr.eqns for v in eqn.outvars if hasattr(v.aval, "dtype")
     }
@@ -340,7 +320,7 @@ def _jax_kinds(jaxpr: Any) -> set[str]:
             for inner in value if isinstance(value, tuple | list) else (value,):
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
-                    kinds |= _jax_kinds(inner)
+                    kinds |= _traced_kinds(inner)
     return kinds
 
 

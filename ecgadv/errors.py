@@ -43,3 +43,8 @@ class BusyError(StoreError):
 
 class BackendError(EcgadvError):
     """The requested Keras backend is not installed, or another one is already running."""
+
+
+def one_line(error: BaseException) -> str:
+    """Message of any error without its line breaks; its kind where it has none."""
+    return " ".join(str(error).split())[:400] or type(error).__name__

@@ -1,12 +1,13 @@
-"""Values as configurations spell them: texts that are numbers, true, false or null.
+"""Values as command lines and configurations spell them: read, shown, and nearly right.
 
 Quotes on a command line and variables of the environment (``${oc.env:STEPS}``) make texts.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -53,3 +54,37 @@ def flag(value: Any) -> Any:
 def null(value: Any) -> Any:
     """``None`` of the text ``null``; anything else stays."""
     return None if isinstance(value, str) and value.strip() == "null" else value
+
+
+def show(value: Any) -> str:
+    """A value as it is written on a command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(show(v) for v in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{k}:{show(v)}' for k, v in value.items())}}}"
+    return str(value)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Names the known word that a misspelt one most likely means; "" where nothing is known.
+
+    Where ``known`` has dotted keys, the last part may stand alone (``steps`` for ``attack.steps``).
+    """
+    last = word.rpartition(".")[2]
+    scores = {}
+    for name in sorted(set(known)):
+        ratio = difflib.SequenceMatcher(None, word, name).ratio()
+        tail = name.rpartition(".")[2]
+        if tail == last:
+            ratio = max(ratio, 0.99)
+        elif "." in name:
+            ratio = max(ratio, 0.95 * difflib.SequenceMatcher(None, last, tail).ratio())
+        scores[name] = ratio
+    if not scores:
+        return ""
+    best = max(scores, key=scores.__getitem__)
+    return f"; did you mean {best}?" if scores[best] >= 0.5 else f"; the nearest is {best}"

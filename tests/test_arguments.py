@@ -10,7 +10,7 @@ from ecgadv import arguments
 from ecgadv.attacks.cw import CarliniWagner
 from ecgadv.attacks.minnorm import MinNorm
 from ecgadv.errors import ConfigError, DataError
-from ecgadv.threat.objectives import UNTARGETED
+from ecgadv.threat.goals import UNTARGETED
 
 N = 600
 CLASSES = ("A", "N", "O", "~")

@@ -2,28 +2,27 @@
 
 import numpy as np
 import pytest
-from helpers import beats, linear_victim, random_network
+from helpers import REPO, beats, linear_victim, random_network
 
 import ecgadv
-from ecgadv.api import attack_kinds, make_attack
 from ecgadv.attacks.base import Attack, Problem
 from ecgadv.attacks.engine import Engine
+from ecgadv.attacks.registry import attack_kinds, make_attack
 from ecgadv.errors import ConfigError
 from ecgadv.study.judge import Judge
 from ecgadv.threat import metrics
+from ecgadv.threat.channel import Channel
+from ecgadv.threat.goals import UNTARGETED
 from ecgadv.threat.metrics import METRICS
-from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
+from ecgadv.threat.objectives import Cases, Objective
 from ecgadv.victims.pipeline import valid_mask
 
+KINDS = attack_kinds()
 ATTACKS = sorted(
-    name for name, kind in attack_kinds().items() if kind.minimises and issubclass(kind, Attack)
+    name for name, kind in KINDS.items() if kind.minimises and issubclass(kind, Attack)
 )
 """Every attack that looks for the smallest perturbation; those with a budget have other tests."""
-SMALL = {
-    "minnorm": {"steps": 20},
-    # Larger steps reach the boundary sooner and turn rounding into per cents by walking along it.
-    "cw": {"steps": 40, "search_steps": 2, "initial_constant": 10.0, "learning_rate": 5e-3},
-}
+SMALL = {name: dict(KINDS[name].quick) for name in ATTACKS}
 N = 64
 
 MINNORM_FACTOR = 1.02
@@ -83,6 +82,29 @@ def test_minnorm_finds_the_nearest_point_of_a_plane(name, ridge, length):
         assert (ratio <= MINNORM_FACTOR).all(), (size, ratio)
 
 
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_minnorm_with_automatic_steps_stops_a_case_that_stands_still(random_problem, name):
+    victim, x, lengths, target = random_problem
+
+    def found(rows, steps):
+        return ecgadv.attack(
+            victim, x[rows], target=target[rows], metric=name, lengths=lengths[rows], steps=steps,
+            batch_size=len(rows),
+        )  # fmt: skip
+
+    every = np.arange(8)
+    whole, usual = found(every, "auto"), found(every, 100)
+    assert (whole.success == usual.success).all()
+    assert whole.n_gradients.max() <= 85
+    assert len(set(whole.n_gradients)) > 1
+    assert np.median(whole.distance / usual.distance) <= 1.02
+    # Neither the answer nor its price hangs on batch mates that go on.
+    first = int(whole.n_gradients.argmin())
+    alone = found(every[first : first + 1], "auto")
+    assert alone.n_gradients[0] == whole.n_gradients[first]
+    assert alone.distance[0] == pytest.approx(whole.distance[first], rel=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "length"), sorted(CW_FACTOR))
 def test_cw_comes_near_the_nearest_point_of_a_plane(name, length):
@@ -114,8 +136,11 @@ def test_cw_reaches_a_far_ramp_given_the_iterations_to_walk_there():
 # --- independence of cases ------------------------------------------------------------------------
 
 
-def test_every_such_attack_is_covered():
-    assert set(ATTACKS) == set(SMALL)
+def test_every_attack_of_the_command_line_is_known_by_its_name_and_says_how_it_is_quick():
+    assert set(KINDS) == {file.stem for file in (REPO / "conf" / "attack").glob("*.yaml")}
+    assert {"minnorm", "cw"} <= set(ATTACKS)
+    assert all(kind.quick for kind in KINDS.values())
+    assert [name for name, kind in KINDS.items() if kind.baseline] == ["cw"]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +152,30 @@ def random_problem():
     x[5:, 450:] = 0
     x[5:, :450] -= x[5:, :450].mean(1, keepdims=True)
     return victim, x, lengths, np.argsort(victim.logits(x), 1)[:, -2]
+
+
+@pytest.mark.parametrize("method", sorted(KINDS))
+def test_every_attack_of_the_command_line_runs_by_its_quick_setting(random_problem, method):
+    """Finite, within the records, counted, judged by the pipeline, and the same for each batch."""
+    from ecgadv import backend
+
+    kind = KINDS[method]
+    works_on = getattr(kind, "backends", ())
+    if works_on and backend.running() not in works_on:
+        pytest.skip(f"{method} works on {', '.join(works_on)}")
+    victim, x, lengths, target = random_problem
+    rows = np.arange(5)  # as long as the input: also signals are injected into them
+    options = {"target": target[rows], "method": method, "lengths": lengths[rows], **kind.quick}
+    found = ecgadv.attack(victim, x[rows], batch_size=5, **options)
+    assert (found.status == "ok").all(), found.message
+    assert np.isfinite(found.delta).all()
+    assert found.delta.any(axis=1).all()
+    assert (found.n_gradients > 0).all()
+    assert found.success.any()
+    np.testing.assert_allclose(found.distance, metrics.get("l2").value(found.delta), rtol=1e-5)
+    again = ecgadv.attack(victim, x[rows], batch_size=2, **options)
+    np.testing.assert_array_equal(again.success, found.success)
+    np.testing.assert_allclose(again.distance, found.distance, rtol=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +284,8 @@ def test_claims_of_the_solver_hold_in_the_pipeline(random_problem, method, targe
     goals = runner_up if target == "runner-up" else np.full(8, UNTARGETED)
     source = victim.logits(x).argmax(1)
     valid = valid_mask(lengths, victim.n)
-    cases = Cases(x, valid, valid, source, goals, lengths, draw_onsets([0] * 8, lengths, 0))
+    views = Channel().draw([0] * 8, lengths, 0)
+    cases = Cases(x, valid, valid, source, goals, lengths, views)
     solver = make_attack(method, **SMALL[method])
     engine = Engine(solver, Problem(Objective(victim), metrics.get("l2")))
     solution = engine.run(cases)

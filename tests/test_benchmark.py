@@ -14,16 +14,19 @@ from helpers import beats, random_network
 from ecgadv import config
 from ecgadv.attacks.base import Problem
 from ecgadv.attacks.engine import Engine
+from ecgadv.attacks.registry import attack_kinds
 from ecgadv.errors import ConfigError
 from ecgadv.evaluate import benchmark
 from ecgadv.evaluate.benchmark import Row
 from ecgadv.evaluate.statistics import wilson
 from ecgadv.records.base import RecordSet
 from ecgadv.report import benchmark as report
-from ecgadv.study.study import goals
+from ecgadv.study.study import class_indices
 from ecgadv.tasks import benchmark as task
 from ecgadv.threat import metrics
-from ecgadv.threat.objectives import AIM_MARGIN, Cases, Objective, draw_onsets, margin_array
+from ecgadv.threat.channel import Channel
+from ecgadv.threat.goals import AIM_MARGIN, Aim, Exclusive
+from ecgadv.threat.objectives import Cases, Objective
 from ecgadv.victims.pipeline import valid_mask
 
 REPO = Path(__file__).resolve().parents[1]
@@ -103,8 +106,8 @@ def test_metrics_do_not_mix():
         row("minnorm_30", [0.1], metric="diff"),
     ]
     table = benchmark.compare(rows)
-    assert [line["ratio_median"] for line in table] == [1.0, 1.0, 0.5]
-    assert [line["optimality"] for line in table] == [1.0, 0.5, 1.0]
+    assert [line.ratio_median for line in table] == [1.0, 1.0, 0.5]
+    assert [line.optimality for line in table] == [1.0, 0.5, 1.0]
 
 
 def test_cases_of_one_record_are_drawn_together():
@@ -112,8 +115,8 @@ def test_cases_of_one_record_are_drawn_together():
     named = row("pgd", [1.0] * 24, case_id=[*names[:-1], "B_0001_N_to_noise"])
     assert benchmark.records_of(named)[-2:] == ["A00007", "B_0001"]
     (line,) = benchmark.compare([row("pgd", [1.0] * 24, case_id=names)])
-    assert line["ci95_records"] == pytest.approx(wilson(8, 8))
-    assert line["ci95"] == pytest.approx(wilson(24, 24))
+    assert line.ci95_records == pytest.approx(wilson(8, 8))
+    assert line.ci95 == pytest.approx(wilson(24, 24))
 
 
 def test_markdown_shows_failures_and_where_figures_come_from():
@@ -166,7 +169,7 @@ def test_methods_are_a_name_and_steps():
 
 def test_an_unknown_method_is_named_with_those_there_are():
     with pytest.raises(ConfigError, match=r"methods=foolbox_xyz: unknown; there are minnorm, cw, "):
-        task._peers(["foolbox_xyz"], "tensorflow")
+        task._peers(["foolbox_xyz"], "tensorflow", ["minnorm", "cw"])
 
 
 def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
@@ -174,13 +177,15 @@ def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "art" else found(name, *a)
     )
-    _, missing = task._peers(["minnorm_3", "art_cw_10", "cleverhans_pgd_3"], "tensorflow")
+    _, missing = task._peers(
+        ["minnorm_3", "art_cw_10", "cleverhans_pgd_3"], "tensorflow", ["minnorm"]
+    )
     assert list(missing) == ["art_cw_10"]
     assert "ecgadv[bench]" in missing["art_cw_10"]
 
 
 def test_peers_are_left_out_on_another_backend():
-    _, missing = task._peers(["minnorm_3", "cleverhans_pgd_3"], "jax")
+    _, missing = task._peers(["minnorm_3", "cleverhans_pgd_3"], "jax", ["minnorm"])
     assert missing == {"cleverhans_pgd_3": "needs backend=tensorflow, not jax"}
 
 
@@ -189,7 +194,7 @@ def test_every_default_method_is_known():
 
     node = yaml.safe_load((config.conf_dir() / "task" / "benchmark.yaml").read_text())["benchmark"]
     names = {task.method_name(m)[0] for m in [*node["methods"], node["scaling_method"]]}
-    assert names <= {*task.OWN, *load_peers().PEERS}
+    assert names <= {*attack_kinds(), *load_peers().PEERS}
 
 
 def short_cases(count=5, n=600):
@@ -201,8 +206,9 @@ def short_cases(count=5, n=600):
     x = (x - own[:, None]) * valid
     x = x / np.sqrt((x**2).sum(1) / lengths)[:, None]
     source = np.zeros(count, int)
-    return Cases(x.astype(np.float32), valid, valid, source, np.arange(count) % 4, lengths,
-                 np.zeros((count, 1, 1), np.int32))  # fmt: skip
+    views = Channel().draw([0] * count, lengths, 0)
+    x, target = x.astype(np.float32), np.arange(count) % 4
+    return Cases(x, valid, valid, source, target, lengths, views)
 
 
 def test_peers_see_the_pipeline_and_the_margin_whatever_rows_they_ask_for():
@@ -222,7 +228,8 @@ def test_peers_see_the_pipeline_and_the_margin_whatever_rows_they_ask_for():
         np.testing.assert_allclose(seen, wanted[rows], atol=1e-4)
     # A class is reached exactly where the pipeline's margin is what solvers aim for.
     reached = wanted.argmax(1) == cases.target
-    np.testing.assert_array_equal(reached, margin_array(logits, cases.source, cases.target) >= aim)
+    margin = Exclusive().margin(logits.astype(float), Aim(cases.source, cases.target))
+    np.testing.assert_array_equal(reached, margin >= aim)
 
 
 def test_the_tag_has_no_gradient_and_passes_are_counted_by_case():
@@ -428,10 +435,10 @@ def test_what_the_engine_runs_is_what_is_measured(run_benchmark, tmp_path):
     batch = records.batch([s.position for s in specs], victim.n)
     form = metrics.get("l2")
     engine = Engine(make_attack("minnorm", steps=4), Problem(Objective(victim), form, 0))
-    source, target = goals(specs, victim.classes)
+    source, target = class_indices(specs, victim.classes)
     valid = valid_mask(batch.lengths, victim.n)
-    onsets = draw_onsets([0] * 12, batch.lengths, 0)
-    found = engine.run(Cases(batch.x, valid, valid, source, target, batch.lengths, onsets))
+    views = Channel().draw([0] * 12, batch.lengths, 0)
+    found = engine.run(Cases(batch.x, valid, valid, source, target, batch.lengths, views))
     np.testing.assert_allclose(
         form.value(found.delta.astype(np.float64)), stored.distance, rtol=1e-5
     )

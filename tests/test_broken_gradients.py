@@ -7,13 +7,13 @@ import pytest
 from helpers import beats
 
 from ecgadv import backend
-from ecgadv.api import attack_kinds, make_attack
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.attacks.engine import Engine, Solution
+from ecgadv.attacks.registry import attack_kinds, make_attack
 from ecgadv.threat import metrics
-from ecgadv.threat.injection import Injection
-from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
-from ecgadv.threat.transforms import FrontEnd, draw_views
+from ecgadv.threat.channel import Channel
+from ecgadv.threat.goals import UNTARGETED
+from ecgadv.threat.objectives import Cases, Objective
 from ecgadv.victims.pipeline import valid_mask
 
 N = 300
@@ -88,11 +88,12 @@ def solve(victim, method: str, metric: str, broken: bool, at_once: int | None = 
     target[2] = UNTARGETED
     solver = make_attack(method, **SMALL[method])
     objective = Objective(victim)
-    views = draw_onsets([0] * 4, lengths, 0)
+    views = Channel().draw([0] * 4, lengths, 0)
     if method == "eot":
         valid = np.ones_like(valid)
-        views = draw_views([0, 1, 2, 3], N, N, rounds=8, shifts=3)
-        objective = Injection(victim, FrontEnd(), 3, at_once=at_once)
+        channel = Channel(injected=True, moving=True)
+        views = channel.draw([0, 1, 2, 3], [N] * 4, 3, rounds=8)
+        objective = Objective(victim, channel=channel, shifts=3, at_once=at_once)
     problem = Problem(objective, metrics.get(metric))
     return Engine(solver, problem).run(Cases(x, valid, valid, source, target, lengths, views))
 
@@ -147,7 +148,7 @@ def test_a_case_that_breaks_on_the_way_keeps_its_last_finite_perturbation(method
     x[:, 0], x[:, 1] = (3.0, -1.0), -1.0
     lengths, valid = np.full(2, N), np.ones((2, N), np.float32)
     zero, one = np.zeros(2, int), np.ones(2, int)
-    cases = Cases(x, valid, valid, zero, one, lengths, draw_onsets([0, 0], lengths, 0))
+    cases = Cases(x, valid, valid, zero, one, lengths, Channel().draw([0, 0], lengths, 0))
     options = SMALL[method] | ({"steps": 300} if method == "cw" else {})
     problem = Problem(Objective(victim), metrics.get("l2"))
     found = Engine(make_attack(method, **options), problem).run(cases)
@@ -190,8 +191,8 @@ def test_an_attack_that_is_not_watched_hands_out_nothing_but_finite_numbers(vict
     x, lengths = records(victim.name, True)
     valid = valid_mask(lengths, N)
     source = victim.logits(beats(4, N)).argmax(1)
-    onsets = draw_onsets([0] * 4, lengths, 0)
-    cases = Cases(x, valid, valid, source, (source + 1) % 4, lengths, onsets)
+    views = Channel().draw([0] * 4, lengths, 0)
+    cases = Cases(x, valid, valid, source, (source + 1) % 4, lengths, views)
     found = Engine(Unwatched(), Problem(Objective(victim), metrics.get("l2"))).run(cases)
     assert found.broken.tolist() == [False, True, False, False]
     assert found.broken_at.tolist() == [0, 0, 0, 0]

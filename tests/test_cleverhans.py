@@ -103,9 +103,11 @@ def test_options_out_of_range_are_refused(name, options):
 def test_shifts_are_refused():
     from ecgadv.attacks.base import Problem
     from ecgadv.attacks.engine import Engine
+    from ecgadv.threat.channel import Channel
     from ecgadv.threat.objectives import Objective
 
-    problem = Problem(Objective(random_network(), shifts=2), metrics.get("l2"))
+    channel = Channel(moving=True)
+    problem = Problem(Objective(random_network(), channel=channel, shifts=2), metrics.get("l2"))
     with pytest.raises(ConfigError, match="eot=none"):
         Engine(make_attack("ch_pgd"), problem)
 

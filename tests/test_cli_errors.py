@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ecgadv import cli, config
+from ecgadv.cli import sweeps
 from ecgadv.errors import DataError, EcgadvError
 
 REPO = Path(__file__).resolve().parents[1]
@@ -460,7 +461,7 @@ def test_a_job_that_was_killed_outright_is_said_to_have_died(tmp_path, capsys):
     for name, status in (("0_a", "finished"), ("1_b", "running")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "status.json").write_text(json.dumps({"status": status, "message": ""}))
-    assert cli._summary(tmp_path, 3) == 1
+    assert sweeps._summary(tmp_path, 3) == 1
     shown = capsys.readouterr().out
     assert "1_b  died" in shown
     assert "1 of 3 jobs did not begin" in shown

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ecgadv import config, reference, schema
+from ecgadv import config, making
+from ecgadv.config import experiment, reference
 from ecgadv.errors import ConfigError
+from ecgadv.options import hints
+from ecgadv.signature import signature
 from ecgadv.victims.training import TrainSettings
 
 CONF = config.conf_dir()
@@ -65,10 +68,12 @@ def test_defaults_are_the_documented_ones(compose):
         "task": "attack",
         "data": "synthetic",
         "victim": "compact",
+        "defence": "none",
         "threat_model": "type1",
         "deployment": "cloud",
         "metric": "l2",
         "target": "all",
+        "goal": "exclusive",
         "attack": "minnorm",
         "eot": "none",
         "filter": "none",
@@ -109,13 +114,33 @@ def test_training_options_are_the_settings_with_their_defaults(compose):
     assert TrainSettings(**train) == TrainSettings()
 
 
-def test_every_rule_is_for_a_key_that_exists():
+def test_every_declared_option_is_a_key_that_exists():
     known = set()
     for file in [CONF / "config.yaml", *FILES]:
         is_global = "# @package _global_" in file.read_text() or file.parent == CONF
         prefix = "" if is_global else f"{file.parent.name}."
         known |= {prefix + key.path for key in reference.read_comments(file)[1]}
-    assert set(schema.RULES) <= known
+    assert set(hints(experiment.Experiment)) <= known
+    for section, target in experiment.SECTIONS.items():
+        declared = {f"{section}.{name}" for name in hints(making.resolve({"_target_": target}))}
+        # What a selection or a training is told of its victim is no option of its own.
+        assert declared - {"selection.classes"} <= known
+
+
+@pytest.mark.parametrize("file", [CONF / "config.yaml", *FILES], ids=lambda f: f.stem)
+def test_every_key_has_an_annotation_of_whoever_takes_it(compose, file):
+    """The range of an option stands beside the option, not in a table."""
+    group = file.parent.name
+    argv = [] if file.parent == CONF else [f"{group}={file.stem}"]
+    cfg = compose("--cfg", "job", *argv).config
+    sections = set(cfg) if file.parent == CONF else {group} & set(cfg)
+    known = experiment.accepted(cfg)
+    told = {"name", "_target_", "victim"}
+    missing = [
+        path for path, _ in making.leaves({k: cfg[k] for k in sections})
+        if path not in known and path.rpartition(".")[2] not in told
+    ]  # fmt: skip
+    assert missing == []
 
 
 def test_the_seed_of_the_data_is_not_the_seed_of_the_attack(compose):
@@ -175,7 +200,7 @@ def reversed_keys(node):
 def test_signature_does_not_depend_on_the_order_of_keys(compose):
     cfg = compose("metric=diff").config
     assert list(reversed_keys(cfg)) != list(cfg)
-    assert config.signature(reversed_keys(cfg)) == config.signature(cfg)
+    assert signature(reversed_keys(cfg)) == signature(cfg)
 
 
 @pytest.mark.parametrize(
@@ -379,8 +404,8 @@ def test_a_misspelt_key_in_an_experiment_is_refused(compose, tmp_path):
 
 def test_instantiate_passes_keys_and_extras_but_not_the_name():
     node = {"name": "x", "_target_": "fractions.Fraction", "numerator": 3}
-    assert config.instantiate(node, denominator=4) == 0.75
-    assert config.instantiate(node | {"denominator": 9}, denominator=4) == 0.75
+    assert making.instantiate(node, denominator=4) == 0.75
+    assert making.instantiate(node | {"denominator": 9}, denominator=4) == 0.75
 
 
 @pytest.mark.parametrize(
@@ -399,10 +424,10 @@ def test_instantiate_passes_keys_and_extras_but_not_the_name():
 def test_instantiate_says_what_is_wrong_in_one_line(node, message):
     if "widht" in node:
         # textwrap.shorten takes any keyword, so a closed signature stands in for it.
-        node = {"_target_": "ecgadv.schema.suggestion", "word": "a", "knwon": []}
+        node = {"_target_": "ecgadv.spelling.suggestion", "word": "a", "knwon": []}
         message = "takes no knwon; did you mean known"
     with pytest.raises(ConfigError, match=message) as caught:
-        config.instantiate(node)
+        making.instantiate(node)
     assert "\n" not in str(caught.value)
 
 
@@ -410,7 +435,7 @@ def test_an_import_that_fails_is_a_configuration_error(tmp_path, monkeypatch):
     (tmp_path / "broken_attack.py").write_text("import nosuchdependency\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match="nosuchdependency"):
-        config.instantiate({"_target_": "broken_attack.Attack"})
+        making.instantiate({"_target_": "broken_attack.Attack"})
 
 
 # --- reference and weight -------------------------------------------------------------------------

@@ -11,6 +11,10 @@ from helpers import execute, run_folder
 from scipy.stats import binom, binomtest
 
 from ecgadv.evaluate import curves
+from ecgadv.evaluate.distances import Distance
+from ecgadv.threat import metrics
+
+L2 = Distance.of(metrics.get("l2"))
 
 
 def row(source, target, distance, success=True, status="ok"):
@@ -102,7 +106,7 @@ def test_curves_of_pairs_partition_that_of_all_cases():
         counted = sum(c.at(budget) * c.n for pair, c in found.items() if pair != "all")
         assert counted == pytest.approx(found["all"].at(budget) * found["all"].n)
     rows = curves.curve_rows(found)
-    assert tuple(rows[0]) == curves.CURVE_COLUMNS
+    assert tuple(rows[0]) == tuple(curves.CURVES.columns)
     assert [r["n_success"] for r in rows if r["pair"] == "A>N"] == [1, 2]
     assert not [r for r in rows if r["pair"] == "N>A"]
 
@@ -138,12 +142,12 @@ def test_few_cases_and_failures_give_no_finite_interval():
 
 
 def test_robustness_is_plain_json_with_none_for_infinite():
-    summary = curves.robustness(ROWS, "d_l2")
+    summary = curves.robustness(ROWS, L2)
     assert summary == {
         "metric": "l2", "column": "d_l2", "n": 7, "median_distance": 2.0,
         "ci95_records": [1.0, None], "ci95": [0.5, None],
     }  # fmt: skip
-    lost = curves.robustness([row("A", "N", 3.0, False)] * 8, "d_l2")
+    lost = curves.robustness([row("A", "N", 3.0, False)] * 8, L2)
     assert lost["median_distance"] is None
     assert lost["ci95"] == [None, None]
     json.dumps([summary, lost], allow_nan=False)

@@ -195,7 +195,7 @@ def test_the_site_is_built_with_warnings_as_errors():
 def test_the_site_points_links_to_copies_and_takes_the_results_from_the_readme():
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("site_hooks", REPO / "docs" / "site_hooks.py")
+    spec = importlib.util.spec_from_file_location("site_hooks", REPO / "tools" / "site_hooks.py")
     hooks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hooks)
     results = (REPO / "docs" / "results.md").read_text(encoding="utf-8")
@@ -333,7 +333,7 @@ def test_no_page_leaves_anything_to_be_filled_in():
 
 def _script(name, *arguments):
     return subprocess.run(
-        [sys.executable, REPO / "docs" / name, *arguments],
+        [sys.executable, REPO / "tools" / name, *arguments],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(REPO)},

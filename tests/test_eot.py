@@ -10,15 +10,17 @@ from ecgadv.attacks.eot import EOT, paper_shifts
 from ecgadv.attacks.minnorm import MinNorm
 from ecgadv.errors import ConfigError
 from ecgadv.threat import metrics
-from ecgadv.threat.injection import Injection
-from ecgadv.threat.objectives import UNTARGETED, Cases, Objective
-from ecgadv.threat.transforms import FrontEnd, draw_views, shift_array
+from ecgadv.threat.channel import Channel, Views
+from ecgadv.threat.front_ends import Butterworth
+from ecgadv.threat.goals import UNTARGETED
+from ecgadv.threat.objectives import Cases, Objective
+from ecgadv.threat.transforms import shift
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import standardise_array
 
 N = 48
 CLASSES = 4
-FRONT_END = FrontEnd("butterworth", high_pass=4.0, mains=(60,))
+FRONT_END = Butterworth(high_pass=4.0, mains=(60,))
 
 
 def energies(x):
@@ -59,13 +61,22 @@ def make_cases(count, *, views, window=N, target=1, seed=0):
     )
 
 
-def on_device(cases):
-    kinds = ("float32",) * 3 + ("int32",) * 4
-    return Cases(*(backend.tensor(a, k) for a, k in zip(cases, kinds, strict=True)))
+def injected(victim, shifts, pool=None, at_once=None):
+    channel = Channel(True, shifts > 0, N, FRONT_END, pool=pool)
+    return Objective(victim, channel=channel, shifts=shifts, at_once=at_once)
+
+
+def moved(p, onsets):
+    return shift(np.asarray(p)[None], np.asarray(onsets)[None])[0]
+
+
+def every_onset(count, rows):
+    onsets = np.arange(count, dtype=np.int32)[None, None].repeat(rows, axis=0)
+    return Views(0 * onsets, onsets)
 
 
 def entropy_by_hand(victim, x, p, onset, target, source=0):
-    z = standardise_array((x + FRONT_END.array(shift_array(p, [onset])[0]))[None], np.array([N]))
+    z = standardise_array((x + FRONT_END.array(moved(p, [onset])[0]))[None], np.array([N]))
     logits = victim.logits(z)[0].astype(np.float64)
     probability = np.exp(logits - logits.max())
     probability /= probability.sum()
@@ -73,12 +84,12 @@ def entropy_by_hand(victim, x, p, onset, target, source=0):
 
 
 def loss_and_gradient(victim, p, cases):
-    objective = Injection(victim, FRONT_END, cases.onsets.shape[2])
-    device = on_device(cases)
+    objective = injected(victim, cases.views.onset.shape[2])
+    device = cases.on_device()
     turn = backend.tensor(np.zeros(len(cases.x)), "int32")
 
     def loss(q):
-        return objective.cross_entropy(q, device, turn)
+        return objective.loss(q, device, turn)
 
     (value, _), gradient = backend.value_and_grad(loss)(backend.tensor(p))
     return backend.to_numpy(value), backend.to_numpy(gradient)
@@ -88,8 +99,7 @@ def loss_and_gradient(victim, p, cases):
 @pytest.mark.parametrize("window", [N, 20])
 def test_loss_over_every_onset_is_the_exact_mean(victim, window, target):
     count = N if window == N else N - window + 1
-    every = np.arange(count, dtype=np.int32)[None, None].repeat(2, axis=0)
-    cases = make_cases(2, views=every, window=window, target=target)
+    cases = make_cases(2, views=every_onset(count, 2), window=window, target=target)
     p = np.random.default_rng(5).normal(size=(2, N)).astype(np.float32) * cases.free
     value, _ = loss_and_gradient(victim, p, cases)
     expected = [
@@ -100,14 +110,14 @@ def test_loss_over_every_onset_is_the_exact_mean(victim, window, target):
 
 
 def test_sampled_loss_and_gradient_approach_the_exact_ones(victim):
-    every = np.arange(N, dtype=np.int32)[None, None]
+    every = every_onset(N, 1)
     p = np.random.default_rng(6).normal(size=(1, N)).astype(np.float32)
     exact, slope = loss_and_gradient(victim, p, make_cases(1, views=every))
 
     def error(shifts):
         away = []
         for seed in range(6):
-            views = draw_views([seed], N, N, rounds=1, shifts=shifts)
+            views = Channel(True, True).draw([seed], [N], shifts)
             value, gradient = loss_and_gradient(victim, p, make_cases(1, views=views))
             distance = np.linalg.norm(gradient - slope) / np.linalg.norm(slope)
             away.append((abs(value[0] - exact[0]), distance))
@@ -120,7 +130,7 @@ def test_sampled_loss_and_gradient_approach_the_exact_ones(victim):
 
 
 def test_gradient_agrees_with_finite_differences(victim):
-    every = np.arange(N, dtype=np.int32)[None, None]
+    every = every_onset(N, 1)
     cases = make_cases(1, views=every)
     p = np.random.default_rng(7).normal(size=(1, N)).astype(np.float32)
     _, gradient = loss_and_gradient(victim, p, cases)
@@ -136,17 +146,18 @@ def test_gradient_agrees_with_finite_differences(victim):
 
 
 def run(victim, cases, attack, *, metric="l2", pool=None, shifts=4):
-    objective = Injection(victim, FRONT_END, shifts, pool)
+    objective = injected(victim, shifts, pool)
     return Engine(attack, Problem(objective, metrics.get(metric))).run(cases)
 
 
 def views_of(count, *, window=N, shifts=4, records=1):
-    return draw_views(range(count), window, N, rounds=40, shifts=shifts, records=records)
+    channel = Channel(True, shifts > 0, window)
+    return channel.draw(range(count), [N] * count, shifts, 40, np.array([[0, records]] * count))
 
 
 def rate(victim, x, p, target, window=N):
     onsets = np.arange(N if window == N else N - window + 1)
-    signal = x + FRONT_END.array(shift_array(p.astype(float), onsets))
+    signal = x + FRONT_END.array(moved(p.astype(float), onsets))
     logits = victim.logits(standardise_array(signal, np.full(len(onsets), N)))
     return (logits.argmax(1) == target).mean()
 
@@ -208,7 +219,8 @@ def test_a_batch_is_its_singletons(victim):
     cases = make_cases(4, views=views_of(4))
     whole = run(victim, cases, EOT(steps=15))
     for i in range(4):
-        alone = run(victim, Cases(*(part[i : i + 1] for part in cases)), EOT(steps=15))
+        own = backend.map_tensors(lambda part: part[i : i + 1], cases)  # noqa: B023
+        alone = run(victim, own, EOT(steps=15))
         np.testing.assert_allclose(alone.delta[0], whole.delta[i], atol=2e-3)
         np.testing.assert_allclose(alone.history[0], whole.history[i], atol=2e-3)
     again = run(victim, cases, EOT(steps=15))
@@ -292,10 +304,10 @@ def test_options_out_of_range_are_refused(options, message):
 def test_views_in_turns_give_the_gradient_of_all_together(victim, at_once):
     cases = make_cases(2, views=views_of(2, shifts=12))
     p = np.random.default_rng(8).normal(size=(2, N)).astype(np.float32)
-    device, turn = on_device(cases), backend.tensor(np.array([0, 5]), "int32")
+    device, turn = cases.on_device(), backend.tensor(np.array([0, 5]), "int32")
 
     def of(turns):
-        objective = Injection(victim, FRONT_END, 12, at_once=turns)
+        objective = injected(victim, 12, at_once=turns)
         found = backend.compile(objective.gradient)(backend.tensor(p), device, turn)
         return [backend.to_numpy(part) for part in found]
 

@@ -23,7 +23,7 @@ from helpers import (
 )
 
 from ecgadv import cli, config, store
-from ecgadv.errors import StoreError
+from ecgadv.errors import ConfigError, StoreError
 from ecgadv.store import FolderLock, RunStore
 
 PLAN = {"identity": {"signature": "s"}, "size": 2, "chunks": [["a", "b"], ["c", "d"]]}
@@ -50,7 +50,7 @@ def test_no_flipped_byte_of_a_part_changes_a_result(tmp_path):
     file = tmp_path / "parts" / "part-000001.npz"
     whole = file.read_bytes()
     with RunStore(tmp_path) as run:
-        rows, delta = run.parts[1]["rows"], run.parts[1]["delta"]
+        rows, delta = run.parts[1].rows, run.parts[1].delta
     noticed = 0
     places = sorted({*range(0, len(whole), 11), *range(120), *range(len(whole) - 120, len(whole))})
     for place in places:
@@ -59,8 +59,8 @@ def test_no_flipped_byte_of_a_part_changes_a_result(tmp_path):
         file.write_bytes(spoilt)
         with RunStore(tmp_path) as run:
             if 1 in run.parts:
-                assert run.parts[1]["rows"] == rows, place
-                np.testing.assert_array_equal(run.parts[1]["delta"], delta)
+                assert run.parts[1].rows == rows, place
+                np.testing.assert_array_equal(run.parts[1].delta, delta)
             else:
                 assert [p.name for p in run.set_aside] == ["part-000001.corrupt"]
                 noticed += 1
@@ -81,7 +81,8 @@ def test_failed_cases_are_tried_again(tmp_path):
     fill(tmp_path, chunks=(0,))
     with RunStore(tmp_path) as run:
         run.plan(PLAN)
-        rows = [{"case_id": c, "status": "failed", "success": False} for c in "cd"]
+        kept = {"source": "A", "target": "N", "status": "failed", "success": False}
+        rows = [{"case_id": c, **kept} for c in "cd"]
         run.add(1, rows, np.zeros((0, 50)), np.zeros(0))
     with RunStore(tmp_path) as run:
         run.plan(PLAN)
@@ -111,7 +112,7 @@ def test_a_disk_that_turns_read_only(small_disk):
     assert (small_disk / "run" / "cases.csv").read_bytes() == before
     with pytest.raises(StoreError, match="cannot be written"):
         RunStore(small_disk / "run").open()
-    with pytest.raises(config.ConfigError, match="no permission to write"):
+    with pytest.raises(ConfigError, match="no permission to write"):
         config.compose_checked([f"paths.root={small_disk / 'new'}"])
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     fill(small_disk / "run", chunks=(1,))
@@ -126,7 +127,8 @@ def test_a_disk_that_is_full_of_others_files(small_disk):
             pass
     with RunStore(small_disk / "run") as run:
         assert sorted(run.parts) == [0]
-        rows = [{"case_id": c, "status": "ok", "success": True} for c in "cd"]
+        kept = {"source": "A", "target": "N", "status": "ok", "success": True}
+        rows = [{"case_id": c, **kept} for c in "cd"]
         with pytest.raises(StoreError, match="No space left"):
             run.add(1, rows, np.zeros((2, 9000)), np.zeros(2))
     (small_disk / "others").unlink()

@@ -20,7 +20,9 @@ from helpers import (
     wait_for,
 )
 
-from ecgadv import backend, cli, config
+from ecgadv import backend, config
+from ecgadv.cli import sweeps
+from ecgadv.config import overrides
 from ecgadv.errors import BackendError, ConfigError
 
 JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}
@@ -40,13 +42,13 @@ JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.Jobli
     ],
 )
 def test_cores_are_shared_out(monkeypatch, n_jobs, jobs, threads):
-    monkeypatch.setattr(cli, "cores", lambda: 8)
-    assert cli._threads_a_job(JOBLIB | {"n_jobs": n_jobs}, jobs) == threads
-    assert cli._threads_a_job({"_target_": "x.SlurmLauncher", "n_jobs": n_jobs}, jobs) is None
+    monkeypatch.setattr(sweeps, "cores", lambda: 8)
+    assert sweeps._threads_a_job(JOBLIB | {"n_jobs": n_jobs}, jobs) == threads
+    assert sweeps._threads_a_job({"_target_": "x.SlurmLauncher", "n_jobs": n_jobs}, jobs) is None
 
 
 def test_cores_are_those_of_this_process():
-    assert 1 <= cli.cores() <= (os.cpu_count() or 1)
+    assert 1 <= sweeps.cores() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_tensorflow_keeps_to_its_threads():
 @pytest.mark.parametrize("name", ["joblib", "slurm", "ray", "submitit_slurm"])
 def test_a_launcher_that_is_not_installed_is_one_line(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(overrides.importlib.util, "find_spec", lambda _: None)
     extra = name.rpartition("_")[2]
     with pytest.raises(ConfigError, match=rf'launcher={name}: needs pip install "ecgadv\[{extra}'):
         config.compose_checked(["-m", f"hydra/launcher={name}", "metric=l2,diff"])
@@ -105,7 +107,7 @@ SHOWN = re.findall(
 @pytest.mark.parametrize("line", SHOWN)
 def test_every_command_with_a_launcher_is_accepted(tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config, "_check_launcher", lambda name: None)
+    monkeypatch.setattr(overrides, "_check_launcher", lambda name: None)
     composed = config.compose_checked(shlex.split(line))
     assert len(composed.jobs) > 1
     assert "hydra_plugins." in composed.launcher["_target_"]

@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
+from helpers import REPO
 
 from ecgadv.errors import ConfigError
-from ecgadv.evaluate.statistics import distances
+from ecgadv.evaluate.distances import sizes
 from ecgadv.threat import metrics
 from ecgadv.threat.metrics import METRICS, Diff, Quadratic
 
 SIZES = (2, 5, 64)
 RIDGES = (0.0, 1e-4)
 WEIGHTS = {"l2": (0.0, 1.0), "diff": (1.0, 0.0), "diffl2": (1.0, 0.01)}
-"""Weights of d_smooth and d_l2 as the paper gives them; a new metric needs its own dense form."""
+"""Weights of d_smooth and d_l2 as the paper gives them."""
 
 
 def variance_form(n: int) -> np.ndarray:
@@ -34,9 +35,12 @@ def increments(delta: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], delta[1:] - delta[:-1], [-delta[-1]]])
 
 
-def dense(name: str, n: int, ridge: float = 0.0) -> np.ndarray:
-    smooth, energy = WEIGHTS[name]
-    return smooth * variance_form(n) + (energy + ridge) * np.eye(n)
+def dense(metric: Quadratic, n: int, ridge: float = 0.0) -> np.ndarray:
+    """Q + ridge·I of any quadratic form, by polarisation: 2·eᵢᵀQeⱼ = d(eᵢ + eⱼ) − d(eᵢ) − d(eⱼ)."""
+    unit = np.eye(n)
+    own = metric.value(unit)
+    pairs = metric.value((unit[:, None] + unit[None]).reshape(-1, n)).reshape(n, n)
+    return (pairs - own[:, None] - own[None]) / 2 + ridge * unit
 
 
 @pytest.fixture(params=sorted(METRICS))
@@ -49,9 +53,29 @@ def delta() -> np.ndarray:
     return np.random.default_rng(3).normal(size=(3, 64))
 
 
-def test_every_registered_metric_has_a_dense_form():
-    assert set(WEIGHTS) == set(METRICS)
-    assert all(metrics.get(name).name == name for name in METRICS)
+def test_every_metric_of_the_command_line_is_registered_and_says_how_it_is_called():
+    assert set(METRICS) == {file.stem for file in (REPO / "conf" / "metric").glob("*.yaml")}
+    made = [metrics.get(name) for name in METRICS]
+    assert [metric.name for metric in made] == list(METRICS)
+    assert len({metric.column for metric in made}) == len({m.label for m in made}) == len(made)
+    assert all(metric.help for metric in made)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("name", sorted(WEIGHTS))
+def test_the_papers_metrics_are_the_forms_of_their_definition(name, n):
+    smooth, energy = WEIGHTS[name]
+    expected = smooth * variance_form(n) + energy * np.eye(n)
+    np.testing.assert_allclose(
+        dense(metrics.get(name), n), expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max()
+    )
+
+
+def test_another_weight_is_another_distance():
+    usual, other = metrics.DiffL2(), metrics.DiffL2(k=0.1)
+    assert (usual.column, usual.label) == ("d_smooth_l2", "d_smooth + 0.01 d_l2")
+    assert (other.column, other.label) == ("d_smooth_0.1_l2", "d_smooth + 0.1 d_l2")
+    assert other.over(2).column == other.column
 
 
 def test_the_definitions_of_the_paper(delta):
@@ -68,7 +92,7 @@ def test_the_definitions_of_the_paper(delta):
 @pytest.mark.parametrize("n", SIZES)
 def test_value_and_product_agree_with_the_dense_form(metric, n):
     d = np.random.default_rng(n).normal(size=(4, n))
-    Q = dense(metric.name, n)
+    Q = dense(metric, n)
     np.testing.assert_allclose(metric.value(d), np.einsum("bi,ij,bj->b", d, Q, d), rtol=1e-10)
     np.testing.assert_allclose(metric.apply(d), d @ Q, rtol=1e-10, atol=1e-9 * np.abs(Q).max())
 
@@ -88,7 +112,7 @@ def test_gradient_agrees_with_finite_differences(metric, delta):
 @pytest.mark.parametrize("n", SIZES)
 def test_solve_and_whitening_agree_with_the_dense_form(metric, n, ridge):
     g = np.random.default_rng(n).normal(size=(3, n))
-    Q = dense(metric.name, n, ridge)
+    Q = dense(metric, n, ridge)
     factor = metric.factor(n, ridge=ridge)
     expected = np.linalg.solve(Q, g.T).T
     np.testing.assert_allclose(
@@ -102,7 +126,7 @@ def test_solve_and_whitening_agree_with_the_dense_form(metric, n, ridge):
 @pytest.mark.parametrize("ridge", RIDGES)
 def test_whitening_is_the_transposed_cholesky_factor(metric, ridge):
     n = 64
-    upper = np.linalg.cholesky(dense(metric.name, n, ridge)).T
+    upper = np.linalg.cholesky(dense(metric, n, ridge)).T
     R = metric.whiten(metric.factor(n, ridge=ridge), np.eye(n)).T
     np.testing.assert_allclose(R, upper, rtol=1e-8, atol=1e-9 * np.abs(upper).max())
 
@@ -123,7 +147,7 @@ def test_the_closed_factor_of_diff(n):
 @pytest.mark.parametrize("length", [1, 2, 31, 63, 64])
 def test_a_short_record_has_the_leading_block(metric, length, ridge):
     n = 64
-    Q = dense(metric.name, n, ridge)[:length, :length]
+    Q = dense(metric, n, ridge)[:length, :length]
     g = np.random.default_rng(length).normal(size=(1, n))
     mask = np.arange(n)[None] < length
     for factor in (
@@ -152,7 +176,7 @@ def test_masks_with_holes(metric, ridge):
     mask[0] = False
     mask[0, [0, n - 1]] = True
     g = rng.normal(size=(4, n))
-    Q = dense(metric.name, n, ridge)
+    Q = dense(metric, n, ridge)
     factor = metric.factor(n, mask, ridge=ridge)
     got = metric.solve(factor, g)
     whitened = metric.whiten(factor, g * mask)
@@ -211,7 +235,7 @@ def test_columns_of_distances(delta):
     lengths = np.array([64, 64, 40])
     delta = delta.copy()
     delta[2, 40:] = 0
-    columns = distances(delta, x, lengths)
+    columns = sizes(delta, x, lengths)
     energy = (delta**2).sum(1)
     signal = np.array([(x[i, :k] ** 2).sum() for i, k in enumerate(lengths)])
     smooth = np.array([1e4 * np.var(increments(row)) for row in delta])

@@ -37,7 +37,7 @@ BEATS = np.arange(0.5, 29.6, 0.8)
     ids=["clean", "noise", "inverted", "wide"],
 )
 def test_peaks_are_found_where_they_are(change):
-    found = beats.r_peaks(train(BEATS, **change))
+    found = beats.r_peaks(train(BEATS, **change), fs=300)
     assert len(found) == len(BEATS)
     assert np.abs(found / FS - BEATS).max() < 0.02
     assert np.diff(found).min() > beats.REFRACTORY * FS
@@ -48,7 +48,7 @@ def test_irregular_beats_and_a_drift_are_no_obstacle():
     times = 0.5 + np.cumsum(rng.uniform(0.35, 1.3, 32))
     times = times[times < 29.5]
     drift = 3.0 * np.sin(2 * np.pi * 0.2 * np.arange(9000) / FS)
-    found = beats.r_peaks(train(times) + drift)
+    found = beats.r_peaks(train(times) + drift, fs=300)
     assert len(found) == len(times)
     assert np.abs(found / FS - times).max() < 0.02
 
@@ -56,9 +56,10 @@ def test_irregular_beats_and_a_drift_are_no_obstacle():
 def test_units_do_not_matter_and_nothing_is_found_in_nothing():
     x = train(BEATS, noise=0.05)
     for scale in (1e-12, 1e-3, 1e6):
-        np.testing.assert_array_equal(beats.r_peaks(scale * x + 7 * scale), beats.r_peaks(x))
+        scaled = beats.r_peaks(scale * x + 7 * scale, fs=300)
+        np.testing.assert_array_equal(scaled, beats.r_peaks(x, fs=300))
     for empty in (np.zeros(9000), np.full(9000, 3.0), x[:200], np.full(9000, np.nan)):
-        assert beats.r_peaks(empty).size == 0
+        assert beats.r_peaks(empty, fs=300).size == 0
 
 
 def test_peaks_agree_with_an_independent_detector():
@@ -70,8 +71,8 @@ def test_peaks_agree_with_an_independent_detector():
     for record in records:
         detector = XQRS(sig=record.signal.astype(float), fs=FS)
         detector.detect(verbose=False)
-        mine = beats.r_peaks(record.signal)
-        kept += beats.agreement(np.asarray(detector.qrs_inds), mine, tolerance=0.075).kept
+        mine = beats.r_peaks(record.signal, fs=300)
+        kept += beats.agreement(np.asarray(detector.qrs_inds), mine, tolerance=0.075, fs=300).kept
         ours, theirs = ours + len(mine), theirs + len(detector.qrs_inds)
     assert theirs > 100
     assert kept / theirs > 0.95
@@ -80,24 +81,24 @@ def test_peaks_agree_with_an_independent_detector():
 
 def test_agreement_counts_what_moved_vanished_and_appeared():
     original = np.array([300, 600, 900, 1200])
-    same = beats.agreement(original, original + 15)  # 50 ms
+    same = beats.agreement(original, original + 15, fs=300)  # 50 ms
     assert (same.kept, same.precision, same.recall) == (4, 1.0, 1.0)
-    moved = beats.agreement(original, original + 16)
+    moved = beats.agreement(original, original + 16, fs=300)
     assert (moved.kept, moved.precision, moved.recall) == (0, 0.0, 0.0)
-    fewer = beats.agreement(original, original[1:])
+    fewer = beats.agreement(original, original[1:], fs=300)
     assert (fewer.precision, fewer.recall) == (1.0, 0.75)
-    more = beats.agreement(original, np.array([100, 300, 600, 750, 900, 1200]))
+    more = beats.agreement(original, np.array([100, 300, 600, 750, 900, 1200]), fs=300)
     assert (more.precision, more.recall) == (4 / 6, 1.0)
     none = np.zeros(0, np.int64)
-    assert np.isnan(beats.agreement(original, none).precision)
-    assert beats.agreement(original, none).recall == 0.0
-    assert np.isnan(beats.agreement(none, original).recall)
+    assert np.isnan(beats.agreement(original, none, fs=300).precision)
+    assert beats.agreement(original, none, fs=300).recall == 0.0
+    assert np.isnan(beats.agreement(none, original, fs=300).recall)
 
 
 def test_heart_rate_is_the_mean_one():
-    assert beats.heart_rate(np.array([0, 300, 600])) == pytest.approx(60)
-    assert beats.heart_rate(np.array([0, 200, 600])) == pytest.approx(60)
-    assert np.isnan(beats.heart_rate(np.array([5])))
+    assert beats.heart_rate(np.array([0, 300, 600]), fs=300) == pytest.approx(60)
+    assert beats.heart_rate(np.array([0, 200, 600]), fs=300) == pytest.approx(60)
+    assert np.isnan(beats.heart_rate(np.array([5]), fs=300))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_heart_rate_is_the_mean_one():
 )
 def test_the_band_is_that_of_monitors(frequency, inside):
     wave = np.sin(2 * np.pi * frequency * np.arange(9000) / FS)
-    assert perceptibility.band_share(wave) == pytest.approx(inside, abs=1e-9)
+    assert perceptibility.band_share(wave, fs=300) == pytest.approx(inside, abs=1e-9)
 
 
 def test_band_shares_add_up_as_parseval_says():
@@ -116,13 +117,13 @@ def test_band_shares_add_up_as_parseval_says():
         frequency = np.abs(np.fft.fftfreq(n, 1 / FS))
         inside = (frequency >= 0.5) & (frequency <= 40)
         wanted = (np.abs(spectrum[inside]) ** 2).sum() / n / (wave**2).sum()
-        assert perceptibility.band_share(wave) == pytest.approx(wanted)
-    assert np.isnan(perceptibility.band_share(np.zeros(100)))
+        assert perceptibility.band_share(wave, fs=300) == pytest.approx(wanted)
+    assert np.isnan(perceptibility.band_share(np.zeros(100), fs=300))
 
 
 def test_regions_lie_where_the_waves_are():
     peaks = np.arange(240, 8900, 240)  # 75 a minute
-    masks = perceptibility.regions(peaks, 9000)
+    masks = perceptibility.regions(peaks, 9000, fs=300)
     time_s = (np.arange(9000) - peaks[5]) / FS
     for name, low, high in (
         ("qrs", -0.06, 0.06),
@@ -137,11 +138,11 @@ def test_regions_lie_where_the_waves_are():
 
 def test_fast_beats_share_out_what_overlaps():
     peaks = np.arange(100, 8900, 85)  # 212 a minute: P and T windows overlap
-    masks = perceptibility.regions(peaks, 9000)
+    masks = perceptibility.regions(peaks, 9000, fs=300)
     assert sum(m.astype(int) for m in masks.values()).max() == 1
     assert masks["qrs"][peaks].all()
     assert masks["t"][peaks[3] + 20]
-    assert not any(m.any() for m in perceptibility.regions(peaks[:1], 9000).values())
+    assert not any(m.any() for m in perceptibility.regions(peaks[:1], 9000, fs=300).values())
 
 
 def pack(deltas, signal, length=9000, scale=0.2):
@@ -150,7 +151,7 @@ def pack(deltas, signal, length=9000, scale=0.2):
     x = np.tile(signal / scale, (rows, 1))
     x[:, length:] = 0
     return perceptibility.perceptibility(
-        np.array(deltas) / scale, x, np.full(rows, length), np.full(rows, scale)
+        np.array(deltas) / scale, x, np.full(rows, length), np.full(rows, scale), fs=300
     )
 
 
@@ -208,7 +209,7 @@ def test_only_a_records_own_samples_count():
 
 def test_nothing_changed_and_no_beats_leave_cells_empty():
     flat = perceptibility.perceptibility(
-        np.zeros((1, 9000)), train(BEATS)[None], np.array([9000]), np.array([1.0])
+        np.zeros((1, 9000)), train(BEATS)[None], np.array([9000]), np.array([1.0]), fs=300
     )
     row = perceptibility.cells(flat, 0)
     assert row["max_change_mv"] == 0.0
@@ -228,10 +229,10 @@ def test_a_batch_equals_its_rows_and_leads_add_up():
     x = np.stack([train(BEATS, noise=0.1, seed=k) for k in range(4)])
     delta = 0.05 * rng.standard_normal(x.shape)
     lengths, scale = np.array([9000, 4000, 9000, 8000]), np.array([1.0, 0.3, 0.2, 0.5])
-    together = perceptibility.perceptibility(delta, x, lengths, scale)
+    together = perceptibility.perceptibility(delta, x, lengths, scale, fs=300)
     for i in range(4):
         alone = perceptibility.perceptibility(
-            delta[i : i + 1], x[i : i + 1], lengths[i : i + 1], scale[i : i + 1]
+            delta[i : i + 1], x[i : i + 1], lengths[i : i + 1], scale[i : i + 1], fs=300
         )
         for name, values in alone.items():
             np.testing.assert_array_equal(values[0], together[name][i])
@@ -240,7 +241,7 @@ def test_a_batch_equals_its_rows_and_leads_add_up():
         leads = perceptibility.perceptibility(
             np.stack([delta, second], axis=1), np.stack([x, x], axis=1), lengths,
             np.stack([scale, scale], axis=1),
-        )  # fmt: skip
+        fs=300)  # fmt: skip
         for name, values in leads.items():
             np.testing.assert_allclose(values, together[name], err_msg=name)
 
@@ -249,9 +250,9 @@ def test_a_case_costs_milliseconds():
     """2 ms on a quiet core; a detector that took a second would make batched runs crawl."""
     x = np.tile(train(BEATS, noise=0.05), (50, 1))
     args = (0.01 * x[:, ::-1], x, np.full(50, 9000), np.ones(50))
-    perceptibility.perceptibility(*args)
+    perceptibility.perceptibility(*args, fs=300)
     started = time.process_time()
-    perceptibility.perceptibility(*args)
+    perceptibility.perceptibility(*args, fs=300)
     assert (time.process_time() - started) / 50 < 0.03
 
 
@@ -292,7 +293,7 @@ def test_a_run_writes_the_columns_and_is_read_without_them(tmp_path):
     assert tuple(rows[0]) == CASE_COLUMNS
     assert CASE_COLUMNS[-11:] == perceptibility.PERCEPTIBILITY_COLUMNS
     run = ecgadv.load_run(folder)
-    wanted = perceptibility.perceptibility(run.delta, run.x, run.lengths, run.scale_mv)
+    wanted = perceptibility.perceptibility(run.delta, run.x, run.lengths, run.scale_mv, fs=300)
     assert {row["success"] for row in rows} == {"true", "false"}
     for i, row in enumerate(rows):
         for name, values in wanted.items():

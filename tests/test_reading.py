@@ -10,8 +10,9 @@ import pytest
 from helpers import in_process
 
 from ecgadv.errors import StoreError
-from ecgadv.evaluate import reading as study
 from ecgadv.evaluate.statistics import wilson
+from ecgadv.reader_study import answers as reading
+from ecgadv.reader_study import scores as scoring
 
 sys.path.insert(0, str(Path(__file__).parent / "tracking"))
 
@@ -32,7 +33,7 @@ def make_key(records=24):
             "kind": "closest", "record": f"S{k}", "source": "A", "target": "N",
             "strips": {f"c{k}{metric}": metric for metric in METRICS},
         }  # fmt: skip
-    return {"format": study.KEY_FORMAT, "study": "s1", "seed": 0, "trials": trials}
+    return {"format": reading.KEY_FORMAT, "study": "s1", "seed": 0, "trials": trials}
 
 
 def read(key, reader, skill, rng, favourite="diff"):
@@ -58,13 +59,13 @@ def read(key, reader, skill, rng, favourite="diff"):
 def as_json(answers):
     first = answers[0]
     shared = {k: first[k] for k in ("study", "reader", "experience", "order_seed", "group")}
-    inner = [{k: a[k] for k in study.ANSWER_COLUMNS[5:]} for a in answers]
-    return {"format": study.ANSWERS_FORMAT, **shared, "answers": inner}
+    inner = [{k: a[k] for k in reading.ANSWER_COLUMNS[5:]} for a in answers]
+    return {"format": reading.ANSWERS_FORMAT, **shared, "answers": inner}
 
 
 def as_csv(answers, file):
     with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, study.ANSWER_COLUMNS)
+        writer = csv.DictWriter(stream, reading.ANSWER_COLUMNS)
         writer.writeheader()
         writer.writerows(a | {"shown": " ".join(a["shown"])} for a in answers)
 
@@ -79,8 +80,8 @@ def panel():
 
 def test_scores_count_right_answers_by_metric(panel):
     key, answers = panel
-    rows = study.join(answers, key)
-    scores = study.score(rows, seed=1)
+    rows = reading.join(answers, key)
+    scores = scoring.score(rows, seed=1)
     assert (scores["n_readers"], scores["n_answers"]) == (9, 9 * (24 + 12))
     assert scores["n_records"] == 36
     for metric in METRICS:
@@ -107,7 +108,7 @@ def test_scores_count_right_answers_by_metric(panel):
 
 def test_the_closest_counts_metrics_that_nobody_chose(panel):
     key, answers = panel
-    scores = study.score(study.join(answers, key))
+    scores = scoring.score(reading.join(answers, key))
     assert {m: s["n_chosen"] for m, s in scores["closest"].items()} == {
         "diff": 108, "diffl2": 0, "l2": 0,
     }  # fmt: skip
@@ -119,7 +120,7 @@ def test_guessing_readers_are_at_chance_and_nothing_is_told_apart():
     key, rng = make_key(), np.random.default_rng(4)
     skill = dict.fromkeys(METRICS, 0.5)
     answers = [a for reader in range(6) for a in read(key, reader, skill, rng)]
-    scores = study.score([r for r in study.join(answers, key) if r["kind"] == "detect"])
+    scores = scoring.score([r for r in reading.join(answers, key) if r["kind"] == "detect"])
     assert all(s["ci95"][0] < 0.5 < s["ci95"][1] for s in scores["detect"].values())
     assert not scores["least_noticeable"]["detect"]["separate"]
     assert "closest" not in scores
@@ -132,7 +133,7 @@ def test_intervals_over_readers_are_wider_where_readers_differ():
     for reader in range(6):
         skill = dict.fromkeys(METRICS, float(reader % 2))
         answers += read(key, reader, skill, np.random.default_rng(reader))
-    scores = study.score([r for r in study.join(answers, key) if r["kind"] == "detect"])
+    scores = scoring.score([r for r in reading.join(answers, key) if r["kind"] == "detect"])
     for found in scores["detect"].values():
         width = np.diff(found["ci95_readers_records"])[0]
         assert width > 1.5 * np.diff(found["ci95"])[0]
@@ -149,7 +150,7 @@ def test_the_interval_covers_the_truth():
             for j, b in enumerate(eye):
                 rows.append({"reader": f"{j}", "record": f"{i}"})
                 values.append(float(rng.random() < 1 / (1 + np.exp(-(0.8 + a + b)))))
-        (shares,) = study.resampled_shares(rows, {"m": np.array(values)}, 0, 400).values()
+        (shares,) = scoring.resampled_shares(rows, {"m": np.array(values)}, 0, 400).values()
         low, high = np.percentile(shares, [2.5, 97.5])
         truth = 0.6727  # mean of the logistic function at 0.8 with a normal spread of 0.6 √2
         hits += low <= truth <= high
@@ -157,10 +158,10 @@ def test_the_interval_covers_the_truth():
 
 
 def test_d_prime_of_a_choice_between_two():
-    assert study.d_prime(50, 100) == 0
-    assert study.d_prime(76, 100) == pytest.approx(1.0, abs=0.01)  # 76 % is d' = 1
-    assert np.isfinite(study.d_prime(10, 10))
-    assert study.d_prime(0, 10) == pytest.approx(-study.d_prime(10, 10))
+    assert scoring.d_prime(50, 100) == 0
+    assert scoring.d_prime(76, 100) == pytest.approx(1.0, abs=0.01)  # 76 % is d' = 1
+    assert np.isfinite(scoring.d_prime(10, 10))
+    assert scoring.d_prime(0, 10) == pytest.approx(-scoring.d_prime(10, 10))
 
 
 def test_json_and_csv_of_many_readers_are_read_alike(panel, tmp_path):
@@ -172,12 +173,12 @@ def test_json_and_csv_of_many_readers_are_read_alike(panel, tmp_path):
         if reader != 2:
             as_csv(mine, tmp_path / f"{reader}.csv")
     (tmp_path / "study_key.json").write_text(json.dumps(key))
-    found = study.read_answers(tmp_path)
+    found = reading.read_answers(tmp_path)
     assert len(found) == 3 * 36  # of reader 0 only one file counts
-    wanted = [r for r in study.join(answers, key) if int(r["reader"]) < 3]
+    wanted = [r for r in reading.join(answers, key) if int(r["reader"]) < 3]
     order = lambda r: (r["reader"], r["place"] if isinstance(r["place"], int) else int(r["place"]))  # noqa: E731
     for a, b in zip(
-        sorted(study.join(found, key), key=order), sorted(wanted, key=order), strict=True
+        sorted(reading.join(found, key), key=order), sorted(wanted, key=order), strict=True
     ):
         assert (a["trial"], a["metric"], a["correct"]) == (b["trial"], b["metric"], b["correct"])
 
@@ -192,32 +193,32 @@ def test_answers_that_do_not_belong_are_refused(panel, tmp_path):
         ({"chosen": "o1l2"}, "was not shown"),
     ):
         with pytest.raises(StoreError, match=message):
-            study.join([one[0] | change], key)
+            reading.join([one[0] | change], key)
     with pytest.raises(StoreError, match="answered twice"):
-        study.join(one + one, key)
+        reading.join(one + one, key)
     with pytest.raises(StoreError, match="hold no answer"):
-        study.score([])
+        scoring.score([])
     with pytest.raises(StoreError, match="holds no answers"):
-        study.read_answers(tmp_path)
+        reading.read_answers(tmp_path)
     for name, text in (("a.json", "{}"), ("b.json", "[1"), ("c.csv", "x,y\n1,2\n")):
         (tmp_path / name).write_text(text)
         with pytest.raises(StoreError, match="no file of answers"):
-            study.read_answers(tmp_path / name)
+            reading.read_answers(tmp_path / name)
     with pytest.raises(StoreError, match="no key of a study"):
-        study.read_key(tmp_path / "a.json")
+        reading.read_key(tmp_path / "a.json")
     twice = tmp_path / "twice"
     twice.mkdir()
     for name in ("a.json", "b.json"):
         (twice / name).write_text(json.dumps(as_json(one)))
     with pytest.raises(StoreError, match=r"has answered in a\.json already"):
-        study.read_answers(twice)
+        reading.read_answers(twice)
 
 
 def test_the_figure_shows_shares_intervals_and_chance(panel):
-    from ecgadv.report.reading import scores_figure
+    from ecgadv.reader_study.figure import scores_figure
 
     key, answers = panel
-    scores = study.score(study.join(answers, key))
+    scores = scoring.score(reading.join(answers, key))
     figure = scores_figure(scores)
     for axes, kind, chance in zip(figure.axes, ("detect", "closest"), (0.5, 1 / 3), strict=True):
         lines = {line.get_gid(): line for line in axes.lines}
@@ -263,7 +264,7 @@ def test_from_a_run_to_scores_on_the_command_line(tmp_path, capsys, monkeypatch)
     said = capsys.readouterr().out
     assert code == 0
     assert "6 recordings, 3 metrics" in said
-    key = study.read_key(sweep / "reading_study" / "study_key.json")
+    key = reading.read_key(sweep / "reading_study" / "study_key.json")
     assert key["seed"] == 3
     assert (sweep / "reading_study" / "study.html").is_file()
     assert not (sweep / "report.html").exists()
@@ -295,7 +296,7 @@ def test_from_a_run_to_scores_on_the_command_line(tmp_path, capsys, monkeypatch)
     assert all(s["share"] == 1 for s in scores["detect"].values())
     with (folder / "study_answers.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert tuple(rows[0]) == study.JOINED_COLUMNS
+    assert tuple(rows[0]) == tuple(reading.JOINED.columns)
     assert len(rows) == 6
     assert (folder / "figures" / "study_scores.pdf").is_file()
 

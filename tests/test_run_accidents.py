@@ -20,8 +20,9 @@ import pytest
 from helpers import small_world, status_of, table, without_times
 
 from ecgadv import cli, config
-from ecgadv.errors import RefusedError, StoreError, VictimError
+from ecgadv.errors import ConfigError, RefusedError, StoreError, VictimError
 from ecgadv.records import cache
+from ecgadv.signature import signature
 from ecgadv.store import FolderLock, load_run
 from ecgadv.store.identity import holds_results, stored_identity
 from ecgadv.tracking import database, memory, uris
@@ -252,7 +253,7 @@ def task(tmp_path, monkeypatch):
     module = types.ModuleType("ecgadv.tasks.attack")
 
     def run(cfg, folder):
-        identity = {"signature": config.signature(cfg), "data": module.data}
+        identity = {"signature": signature(cfg), "data": module.data}
         (folder / "plan.json").write_text(json.dumps({"identity": identity, "chunks": []}))
         return 0
 
@@ -533,7 +534,7 @@ def test_an_address_is_that_of_the_file(given, file, tmp_path):
 
 
 def test_an_address_with_a_question_mark_in_its_path_is_one_line(tmp_path):
-    with pytest.raises(config.ConfigError, match="begins options; give the path alone"):
+    with pytest.raises(ConfigError, match="begins options; give the path alone"):
         uris.resolve_uri("sqlite:////data/what?/mlflow.db", tmp_path)
 
 

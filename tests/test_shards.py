@@ -8,7 +8,7 @@ import pytest
 from helpers import small_world, status_of, table, without_times
 
 from ecgadv import cli, config, store
-from ecgadv.errors import BusyError, StoreError
+from ecgadv.errors import BusyError, ConfigError, StoreError
 from ecgadv.store import FolderLock, RunStore
 
 COMMON = ("batch_size=4", "attack.steps=4", "metric=diff")
@@ -159,7 +159,7 @@ def test_a_damaged_part_of_a_share_is_not_taken_over(tmp_path):
 )
 def test_a_share_that_makes_no_sense_is_one_line(tmp_path, monkeypatch, argv, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         config.compose_checked(argv)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from helpers import REPO
 import ecgadv
 from ecgadv import store
 from ecgadv.errors import StoreError
-from ecgadv.store import CASE_COLUMNS, RunStore, load_run, write_atomic, write_csv
+from ecgadv.evaluate.tables import Table
+from ecgadv.store import CASE_COLUMNS, CASES, RunStore, load_run, write_atomic, write_csv
 
 N = 200
 CONTRACT = [
@@ -126,7 +128,7 @@ def test_a_second_start_finds_what_the_first_stored(tmp_path):
     with RunStore(tmp_path) as run:
         assert sorted(run.parts) == [0]
         assert run.rows() == rows_of(0)
-        np.testing.assert_array_equal(run.parts[0]["delta"], arrays(0)[0])
+        np.testing.assert_array_equal(run.parts[0].delta, arrays(0)[0])
         assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -283,10 +285,69 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 
 
 def test_cells_as_text(tmp_path):
+    kinds = dict.fromkeys("ab", bool) | {"c": str} | dict.fromkeys("de", float) | {"f": int}
+    table = Table(kinds, empty=frozenset("abcf"))
     row = {"a": True, "b": np.bool_(False), "c": None, "d": 1 / 3, "e": np.float32(0.5), "f": 3}
-    write_csv(tmp_path / "t.csv", [row, {"a": float("nan"), "x": 1}], "abcdef")
+    write_csv(tmp_path / "t.csv", [row, {"d": float("nan"), "e": 1}], table)
     lines = (tmp_path / "t.csv").read_text().splitlines()
-    assert lines == ["a,b,c,d,e,f", "true,false,,0.333333333,0.5,3", "nan,,,,,"]
+    assert lines == ["a,b,c,d,e,f", "true,false,,0.333333333,0.5,3", ",,,nan,1,"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"margni": 0.1}, "no such column: margni"), ({"margin": "wide"}, "margin='wide' is no float"),
+     ({"success": None}, "column success is empty"), ({"success": 1}, "success=1 is no bool"),
+     ({"evaluation": []}, "no such column: evaluation")],
+)  # fmt: skip
+def test_a_row_that_is_none_of_the_table_is_refused_before_anything_is_written(
+    tmp_path, change, message
+):
+    (row,) = rows_of(0, 1)
+    with RunStore(tmp_path) as run, pytest.raises(ValueError, match=message):
+        run.add(0, [row | change], *arrays(0, 1))
+    assert not list((tmp_path / "parts").iterdir())
+    del row["status"]
+    with pytest.raises(ValueError, match="row R00_A_to_N: column status is empty"):
+        CASES.text([row])
+
+
+def test_texts_stay_texts_and_empty_numbers_are_missing(tmp_path):
+    rows = [row | {"record": name} for row, name in zip(rows_of(0), ("007", "nan"), strict=True)]
+    rows[1] |= {"margin": None, "message": "NA"}
+    write_csv(tmp_path / "cases.csv", rows, CASES)
+    read = CASES.frame(tmp_path / "cases.csv")
+    assert read["record"].tolist() == ["007", "nan"]
+    assert read["message"].tolist() == ["", "NA"]
+    assert read["margin"].isna().tolist() == [False, True]
+    assert read["d_l2"].tolist() == [0.333333333] * 2
+
+
+def test_rows_of_a_version_that_kept_other_tables_inside_them_are_read(tmp_path):
+    held = {
+        "evaluation": [{"perturbation_case": "R00_A_to_N", "victim_record": "R00"}],
+        "shifts": [{"perturbation_case": "R00_A_to_N", "onset": k} for k in (3, 9)],
+        "history": [[1, 0.7], [5, 0.25]],
+    }
+    rows = rows_of(0)
+    old = [rows[0] | held, rows[1]]
+    delta, scale = arrays(0)
+    (tmp_path / "parts").mkdir()
+    np.savez(
+        tmp_path / "parts" / "part-000000.npz", rows=np.array(json.dumps(old)), delta=delta,
+        case_id=np.array([row["case_id"] for row in rows]), scale_mv=scale,
+    )  # fmt: skip
+    with RunStore(tmp_path) as run:
+        run.add(1, rows_of(1), *arrays(1))
+        assert run.rows() == rows + rows_of(1)
+        beside = run.beside()
+        run.keep(2, replace(run.parts[0], rows=rows_of(2)))
+    assert (beside.evaluation, beside.shifts) == (held["evaluation"], held["shifts"])
+    assert beside.history == [
+        {"case_id": "R00_A_to_N", "iteration": 1, "loss": 0.7},
+        {"case_id": "R00_A_to_N", "iteration": 5, "loss": 0.25},
+    ]
+    with RunStore(tmp_path) as again:
+        assert again.beside().shifts == 2 * held["shifts"]
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """One way from a case to its verdict, whatever interface; and no success that is free."""
 
+import csv
 import json
 
 import numpy as np
@@ -13,9 +14,10 @@ from ecgadv.attacks.minnorm import MinNorm
 from ecgadv.errors import ConfigError
 from ecgadv.study.judge import Judge, trial_of, untried
 from ecgadv.study.study import Chunk, Study
+from ecgadv.tasks.common import open_records
 from ecgadv.threat.channel import Channel
+from ecgadv.threat.goals import UNTARGETED
 from ecgadv.threat.metrics import get as metric_named
-from ecgadv.threat.objectives import UNTARGETED
 from ecgadv.victims.loading import Victim
 
 N = 400
@@ -271,6 +273,11 @@ def test_an_attack_object_keeps_its_options_and_takes_those_of_the_call():
         ({"method": "eot", "schedule": "paper", "shifts": 3}, "shifts=3: schedule=paper"),
         ({"method": "eot", "mask": np.ones(N)}, "mask: threat_model=type2"),
         ({"pekk": None}, "pekk=None"),
+        ({"universal": 2}, "universal=2 method=minnorm: needs method=eot"),
+        ({"method": "eot", "universal": 99}, "universal=99"),
+        ({"method": "eot", "universal": -1}, "universal=-1"),
+        ({"method": "eot", "universal": 1.5}, "universal=1.5"),
+        ({"method": "eot", "train_records": 2}, "train_records=2: say universal"),
     ],
     ids=lambda v: str(v) if isinstance(v, dict) else "",
 )
@@ -354,6 +361,73 @@ def test_the_command_line_and_the_interface_give_the_same_bytes(world, overrides
     np.testing.assert_array_equal(found.n_gradients[done], rows["n_gradients"])
     if rows["target_rate"].notna().any():
         np.testing.assert_allclose(found.target_rate[done], rows["target_rate"], rtol=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("universal", ["true", "all"])
+def test_a_universal_signal_has_the_same_bytes_too(tmp_path, universal):
+    network = random_network(9000)
+    code, run = in_process(
+        *small_world(tmp_path, records=40, network=network), "threat_model=type2",
+        f"universal={universal}", "attack.train_records=3", "attack.steps=8", "eot.shifts=3",
+        "evaluation.shifts=10", "evaluation.max_records=4", f"paths.root={tmp_path}",
+        *(["selection.source=[N]"] if universal == "true" else ["target=noise"]),
+    )  # fmt: skip
+    assert code == 0
+    rows, cfg = table(run), json.loads((run / "config.json").read_text())
+    summary = json.loads((run / "summary.json").read_text())
+    with (run / "evaluation.csv").open(newline="") as file:
+        tried = [r for r in csv.DictReader(file) if r["source"] == "N" or universal == "all"]
+    pool = [name for names in summary["training_records"].values() for name in names]
+    records = open_records(cfg)
+    names = [*pool, *dict.fromkeys(r["victim_record"] for r in tried)]
+    x = records.batch([records.index(name) for name in names], 9000, "lead").x
+    found = ecgadv.attack(
+        network, x, target=[row["target"] for row in rows], method="eot", steps=8, shifts=3,
+        evaluation_shifts=10, universal=3,
+        batch_size=json.loads((run / "plan.json").read_text())["size"],
+    )  # fmt: skip
+    assert len(rows) == (3 if universal == "true" else 1)
+    stored = ecgadv.load_run(run)
+    np.testing.assert_array_equal(found.delta, stored.delta)
+    assert found.status.tolist() == [row["status"] for row in rows] == ["ok"] * len(rows)
+    for key in ("n_gradients", "margin", "p_target", "target_rate"):
+        told = [float(row[key]) for row in rows]
+        np.testing.assert_allclose(getattr(found, key), told, rtol=1e-8, err_msg=key)
+    assert [str(ok).lower() for ok in found.success] == [row["success"] for row in rows]
+
+
+def test_one_signal_for_all_records_is_tried_on_none(victim):
+    x = beats(30, N, seed=12)
+    read = victim.pipeline(x).argmax(1)
+    options = {"method": "eot", "steps": 4, "shifts": 2, "evaluation_shifts": 5}
+    kin = x[read == np.bincount(read).argmax()]
+    own = int(victim.pipeline(kin).argmax(1)[0])
+    other = (own + 1) % 4
+    whole = ecgadv.attack(victim, kin, target=[own, other], universal=True, **options)
+    assert whole.status.tolist() == ["skipped", "ok"]
+    assert whole.delta.shape == (2, N)
+    assert not whole.delta[0].any()
+    assert np.isnan(whole.target_rate).all()
+    assert whole.message[1].startswith("tried on no record")
+    # Untargeted from one class, and it is the first records that count.
+    part = ecgadv.attack(victim, kin, target="untargeted", universal=3, **options)
+    again = ecgadv.attack(victim, kin[:5], target="untargeted", universal=3, **options)
+    np.testing.assert_array_equal(part.delta, again.delta)
+    assert 0 <= part.target_rate[0] <= 1
+    with pytest.raises(ConfigError, match="universal=30 target=untargeted: the records"):
+        ecgadv.attack(victim, x, target="untargeted", universal=30, **options)
+
+
+def test_records_of_a_pool_take_turns_where_the_onset_is_known(victim):
+    x = beats(30, N, seed=12)
+    read = victim.pipeline(x).argmax(1)
+    kin = x[read == np.bincount(read).argmax()][:4]
+    target = int((victim.pipeline(kin).argmax(1)[0] + 1) % 4)
+    options = {"method": "eot", "steps": 6, "shifts": 0, "evaluation_shifts": 5}
+    found = ecgadv.attack(victim, kin, target=target, universal=3, **options)
+    assert found.delta.any()
+    assert found.n_gradients.tolist() == [6]
 
 
 @pytest.mark.slow
@@ -490,9 +564,9 @@ def test_the_benchmark_takes_twelve_leads(twelve, tmp_path):
 def test_the_attackers_model_of_several_leads_is_what_arrives():
     """Tensors of the attack and arrays of the judge: the same sum, standardised, at every onset."""
     from ecgadv import backend
-    from ecgadv.threat.injection import Injection
+    from ecgadv.threat.channel import Views
+    from ecgadv.threat.front_ends import Rectangular
     from ecgadv.threat.objectives import Cases, Objective
-    from ecgadv.threat.transforms import FrontEnd
 
     n, leads, rng = 64, 3, np.random.default_rng(0)
     seen = {}
@@ -506,15 +580,16 @@ def test_the_attackers_model_of_several_leads_is_what_arrives():
     x, delta = rng.normal(size=(2, 1, leads * n)).astype(np.float32)
     one = np.ones_like(x)
     onsets = np.array([[[0, 5, 40]]], np.int32)
-    cases = Cases(*(backend.tensor(part) for part in (
-        x, one, one, np.zeros(1, np.int32), np.ones(1, np.int32), np.full(1, n, np.int32), onsets
-    )))  # fmt: skip
-    turn, end = backend.tensor(np.zeros(1, np.int32)), FrontEnd("rectangular", 100, mains=(20.0,))
-    for objective, channel in (
-        (Objective(subject, 3), Channel(moving=True, leads=leads)),
-        (Injection(subject, end, 3), Channel(True, True, n, end, leads=leads)),
-    ):
+    own, views = np.full(1, n), Views(0 * onsets, onsets)
+    cases = Cases(x, one, one, np.zeros(1), np.ones(1), own, views).on_device()
+    turn, end = backend.tensor(np.zeros(1, np.int32)), Rectangular(100, mains=(20.0,))
+    for channel in (
+        Channel(moving=True, leads=leads), Channel(True, True, n, end, leads=leads),
+        Channel(True, True, n, end, "filter_shift", leads), Channel(True, True, n, leads=leads),
+    ):  # fmt: skip
+        objective = Objective(subject, channel=channel, shifts=3)
         objective(backend.tensor(delta), cases, turn)
-        arriving = channel.arrive(x[0], delta[0], n, onsets[0, 0])
+        exact = (part.astype(float) for part in (x, delta))
+        arriving = channel.arrive(*exact, Views(*(part[:, 0] for part in views)), own)[0]
         expected = subject.standardise_array(arriving, np.full(3, n))
         np.testing.assert_allclose(backend.to_numpy(seen["z"]), expected, atol=2e-5)

@@ -18,7 +18,7 @@ pytestmark = [
 
 CONVOLUTION = """
 import json, sys
-sys.path.insert(0, "benchmarks")
+sys.path.insert(0, "recipes")
 import torch
 import train_resnet34 as T
 F = torch.nn.functional
@@ -62,7 +62,7 @@ print(json.dumps({"exact": apart, "bfloat16": bfloat16}))
 
 THERE_AND_BACK = """
 import json, sys
-sys.path.insert(0, "benchmarks")
+sys.path.insert(0, "recipes")
 import numpy as np, torch
 import train_resnet34 as T
 torch.manual_seed(0)
@@ -106,7 +106,7 @@ def test_the_offsets_are_those_that_read_best():
     logits = np.array([[2.0, 1.5, 0, 0], [3.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 0, 3.0, 0]])
     found = call(
         "-c",
-        "import json, sys; sys.path.insert(0, 'benchmarks'); import numpy as np; "
+        "import json, sys; sys.path.insert(0, 'recipes'); import numpy as np; "
         "import train_resnet34 as T; "
         f"print(json.dumps(T.best_offsets(np.array({logits.tolist()}), "
         "np.array([1, 0, 1, 2])).tolist()))",
@@ -118,7 +118,7 @@ def test_the_offsets_are_those_that_read_best():
 def test_a_training_goes_on_from_its_checkpoint_and_ends_in_a_keras_network(tmp_path):
     def train(folder: str, stages: str) -> str:
         return call(
-            "benchmarks/train_resnet34.py", str(tmp_path / folder), "--stages", stages, "--batch",
+            "recipes/train_resnet34.py", str(tmp_path / folder), "--stages", stages, "--batch",
             "16", "data=synthetic", "data.per_class=10",
         )  # fmt: skip
 

@@ -35,7 +35,7 @@ def test_every_victim_fools_itself_and_others_are_counted_where_they_read_the_re
     for maker, attacked in zip(names, victims, strict=True):
         cases, delta = made_on(attacked, x)
         for judge, victim in zip(names, victims, strict=True):
-            rows = rejudge(Judge(victim), cases, x, delta, lengths)
+            _, rows = rejudge(Judge(victim), cases, x, delta, lengths)
             rates = transfer_rates(rows)
             clean = victim.logits(x).argmax(1)
             agree = np.array(
@@ -78,7 +78,7 @@ def test_the_table_of_a_folder(tmp_path):
         (folder / "summary.json").write_text(json.dumps(summary))
     (tmp_path / "summary.json").write_text("{}")
     result = subprocess.run(
-        [sys.executable, str(REPO / "docs/transfer_table.py"), str(tmp_path)], text=True,
+        [sys.executable, str(REPO / "tools/transfer_table.py"), str(tmp_path)], text=True,
         capture_output=True, env=environment(), check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -5,21 +5,16 @@ import pytest
 
 from ecgadv import backend
 from ecgadv.errors import ConfigError
-from ecgadv.threat.transforms import (
-    FrontEnd,
-    draw_views,
-    onset_count,
-    shift,
-    shift_array,
-    window_samples,
-)
+from ecgadv.threat.channel import Channel
+from ecgadv.threat.front_ends import Butterworth, Rectangular, Through, from_config, get
+from ecgadv.threat.transforms import onset_count, shift, window_samples
 
 FRONT_ENDS = {
-    "none": FrontEnd(),
-    "rectangular": FrontEnd("rectangular"),
-    "butterworth": FrontEnd("butterworth", high_pass=0.05, mains=(60, 50)),
-    "rectangular at 50 Hz": FrontEnd("rectangular", mains=(50,)),
-    "butterworth at 1 Hz": FrontEnd("butterworth", high_pass=1.0, mains=(60,), q=10),
+    "none": Through(),
+    "rectangular": Rectangular(),
+    "butterworth": Butterworth(high_pass=0.05, mains=(60, 50)),
+    "rectangular at 50 Hz": Rectangular(mains=(50,)),
+    "butterworth at 1 Hz": Butterworth(high_pass=1.0, mains=(60,), q=10),
 }
 
 
@@ -56,14 +51,14 @@ def test_a_shift_moves_every_row_by_its_own_onsets():
     expected = [[np.roll(row, k) for k in ks] for row, ks in zip(p, onsets, strict=True)]
     found = backend.to_numpy(shift(backend.tensor(p), backend.tensor(onsets, "int32")))
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(shift_array(p[0], onsets[0]), expected[0])
+    np.testing.assert_array_equal(shift(p, onsets), expected)
 
 
 @pytest.mark.parametrize("window", [1, 4, 9, 10])
 def test_a_window_is_placed_where_it_fits_and_only_a_whole_one_wraps(window):
     p = np.where(np.arange(10) < window, np.arange(1.0, 11), 0)
     assert onset_count(window, 10) == (10 if window == 10 else 11 - window)
-    for onset, placed in enumerate(shift_array(p, np.arange(onset_count(window, 10)))):
+    for onset, placed in enumerate(shift(p[None], np.arange(onset_count(window, 10))[None])[0]):
         if window < 10:
             np.testing.assert_array_equal(placed[onset : onset + window], p[:window])
             assert np.count_nonzero(placed) == window
@@ -75,7 +70,7 @@ def test_a_window_is_placed_where_it_fits_and_only_a_whole_one_wraps(window):
 def test_onsets_are_uniform(window):
     from scipy.stats import chisquare
 
-    views = draw_views([7, 8], window, 9000, rounds=500, shifts=20)
+    views = Channel(True, True, window).draw([7, 8], [9000] * 2, 20, rounds=500).onset
     assert views.shape == (2, 500, 20)
     count = onset_count(window, 9000)
     for row in views:
@@ -91,22 +86,32 @@ def test_onsets_are_uniform(window):
 def test_records_of_a_pool_are_drawn_uniformly_and_apart_from_the_onsets():
     from scipy.stats import chi2_contingency, chisquare
 
-    views = draw_views([3], 9000, 9000, rounds=500, shifts=20, records=5)[0].ravel()
-    record, onset = views // 9000, views % 9000
+    views = Channel(True, True).draw([3], [9000], 20, 500, np.array([[0, 5]]))
+    record, onset = (part.ravel() for part in views)
     assert chisquare(np.bincount(record, minlength=5)).pvalue > 1e-3
     table = np.histogram2d(record, onset, bins=(5, 6))[0]
     assert chi2_contingency(table).pvalue > 1e-3
 
 
 def test_onsets_come_from_the_seed_of_the_case_alone():
-    both = draw_views([1, 2], 3000, 9000, rounds=4, shifts=3)
-    alone = draw_views([2], 3000, 9000, rounds=4, shifts=3)
+    channel = Channel(True, True, 3000)
+    both = channel.draw([1, 2], [9000] * 2, 3, rounds=4).onset
+    alone = channel.draw([2], [9000], 3, rounds=4).onset
     np.testing.assert_array_equal(both[1:], alone)
     assert (both[0] != both[1]).any()
 
 
 def test_without_shifts_the_onset_is_known():
-    assert (draw_views([1], 3000, 9000, rounds=4, shifts=0) == 0).all()
+    views = Channel(True, False, 3000).draw([1], [9000], 0, rounds=4)
+    assert not views.onset.any()
+    assert not views.record.any()
+
+
+def test_without_shifts_the_records_of_a_pool_take_turns():
+    """Each its own, and none that another case is made from."""
+    views = Channel(True, False).draw([1, 2], [9000] * 2, 0, 7, np.array([[0, 3], [3, 2]]))
+    assert views.record[:, :, 0].tolist() == [[0, 1, 2, 0, 1, 2, 0], [3, 4, 3, 4, 3, 4, 3]]
+    assert not views.onset.any()
 
 
 @pytest.mark.parametrize(
@@ -127,17 +132,17 @@ def test_a_window_that_does_not_fit_is_refused(window):
 @pytest.mark.parametrize("name", ["rectangular", "butterworth"])
 def test_a_frequency_beyond_half_the_sampling_rate_is_refused(name, options):
     with pytest.raises(ConfigError, match="not between 0 and half the sampling rate"):
-        FrontEnd(name, **options)
+        type(get(name))(**options)
 
 
 def test_an_unknown_front_end_is_refused():
     with pytest.raises(ConfigError, match="filter=chebyshev: unknown"):
-        FrontEnd("chebyshev")
+        get("chebyshev")
 
 
 def test_options_of_a_front_end_come_from_the_configuration():
-    assert FrontEnd.from_config({"name": "none"}).name == "none"
+    assert from_config({"name": "none"}).name == "none"
     node = {"name": "butterworth", "high_pass": 0.5, "mains": [60], "q": 20}
-    assert FrontEnd.from_config(node) == FrontEnd("butterworth", 300, 0.5, (60.0,), 20)
-    assert FrontEnd.from_config({"name": "butterworth"}).high_pass == 0.05
-    assert FrontEnd.from_config({"name": "rectangular"}) == FRONT_ENDS["rectangular"]
+    assert from_config(node) == Butterworth(300, 0.5, (60.0,), 20)
+    assert from_config({"name": "butterworth"}).high_pass == 0.05
+    assert from_config({"name": "rectangular"}) == FRONT_ENDS["rectangular"]

@@ -14,16 +14,17 @@ from ecgadv.errors import ConfigError, DataError
 from ecgadv.evaluate.trials import (
     rates,
     summarise_evaluation,
-    trial_columns,
     trial_row,
+    trial_table,
 )
 from ecgadv.report import study
 from ecgadv.study.cases import ANY, CaseSpec
 from ecgadv.study.judge import Judge, trial_of
 from ecgadv.tasks import attack, evaluate
-from ecgadv.threat.channel import Channel
-from ecgadv.threat.objectives import UNTARGETED
-from ecgadv.threat.transforms import FrontEnd, shift_array
+from ecgadv.threat.channel import Channel, Views
+from ecgadv.threat.front_ends import Butterworth
+from ecgadv.threat.goals import UNTARGETED
+from ecgadv.threat.transforms import shift
 from ecgadv.victims.loading import Victim
 
 QUICK = (
@@ -35,15 +36,25 @@ QUICK = (
 # --- the protocol ---------------------------------------------------------------------------------
 
 
+def arriving(channel, x, p, span, onsets):
+    """What arrives of one recording, (K, leads·n)."""
+    x, p = (None if row is None else row[None] for row in (x, p))
+    return channel.arrive(x, p, Views(0 * onsets[None], onsets[None]), np.array([span]))[0]
+
+
+def moved(p, onsets):
+    return shift(p[None], np.asarray(onsets)[None])[0]
+
+
 def test_what_arrives_is_shifted_then_filtered_or_the_other_way_round():
     p = np.random.default_rng(0).normal(size=9000)
-    device = FrontEnd("butterworth", high_pass=0.05, mains=(60, 50))
+    device = Butterworth(high_pass=0.05, mains=(60, 50))
     onsets, zero = np.array([0, 4000]), np.zeros(9000)
-    usual = Channel(True, True, 9000, device).arrive(zero, p, 9000, onsets)
-    np.testing.assert_allclose(usual, device.array(shift_array(p, onsets)))
+    usual = arriving(Channel(True, True, 9000, device), zero, p, 9000, onsets)
+    np.testing.assert_allclose(usual, device.array(moved(p, onsets)))
     channel = Channel(True, True, 9000, device, "filter_shift")
-    other = channel.arrive(zero, p, 9000, onsets)
-    np.testing.assert_allclose(other, shift_array(device.array(p), onsets))
+    other = arriving(channel, zero, p, 9000, onsets)
+    np.testing.assert_allclose(other, moved(device.array(p), onsets))
     np.testing.assert_allclose(usual[0], other[0])
     assert np.abs(usual[1] - other[1]).max() > 0.1
 
@@ -51,10 +62,10 @@ def test_what_arrives_is_shifted_then_filtered_or_the_other_way_round():
 def test_an_edited_recording_arrives_from_another_onset_within_its_own_samples():
     x = np.arange(10.0)
     x[8:] = 0
-    moved = Channel(moving=True).arrive(x, np.ones(10), 8, np.array([0, 3]))
-    np.testing.assert_array_equal(moved[0, :8], np.arange(1.0, 9.0))
-    np.testing.assert_array_equal(moved[1, :8], [4, 5, 6, 7, 8, 1, 2, 3])
-    leads = Channel(moving=True, leads=2).arrive(np.r_[x, -x], None, 8, np.array([3]))
+    rolled = arriving(Channel(moving=True), x, np.ones(10), 8, np.array([0, 3]))
+    np.testing.assert_array_equal(rolled[0, :8], np.arange(1.0, 9.0))
+    np.testing.assert_array_equal(rolled[1, :8], [4, 5, 6, 7, 8, 1, 2, 3])
+    leads = arriving(Channel(moving=True, leads=2), np.r_[x, -x], None, 8, np.array([3]))
     np.testing.assert_array_equal(leads[0, :8], [3, 4, 5, 6, 7, 0, 1, 2])
     np.testing.assert_array_equal(leads[0, 10:], -leads[0, :10])
 
@@ -74,7 +85,7 @@ def test_a_reading_is_standardised_after_the_sum():
     read = seen[0][:2]
     np.testing.assert_allclose(read.mean(1), 0, atol=1e-6)
     np.testing.assert_allclose(read.std(1), 1, atol=1e-6)
-    sums = x + shift_array(p, [0, 7])
+    sums = x + moved(p, [0, 7])
     expected = (sums - sums.mean(1, keepdims=True)) / sums.std(1, keepdims=True)
     np.testing.assert_allclose(read, expected, atol=1e-5)
 
@@ -92,7 +103,7 @@ def test_onsets_of_the_judge_fit_the_window_and_come_from_the_seed_and_the_recor
     assert (onsets != judge.onsets(other, 1, 9000)).any()
     assert (onsets != judge.onsets(x, 2, 9000)).any()
     assert (onsets != judge.onsets(x, 1, 9000, other)).any()
-    assert (onsets != Judge(victim, judge.channel, 500, seed=1).onsets(x, 1, 9000)).any()
+    assert (onsets != Judge(victim, judge.channel, shifts=500, seed=1).onsets(x, 1, 9000)).any()
 
 
 def at(*classes, gap=9.0):
@@ -106,7 +117,7 @@ def test_rows_count_the_readings_of_every_class():
     read = [0] + 6 * [1] + 2 * [2] + [3]
     trial = trial_of(at(0), at(*read), 0, 1)
     row = trial_row(classes, spec, "R2", "A", False, trial)
-    assert [row[c] for c in trial_columns()] == [
+    assert [row[c] for c in trial_table().columns] == [
         "R1_A_to_N", "R2", "A", "N", False, 10, 1, 6, 2, 1, 0.6, "A", 10, 6
     ]  # fmt: skip
     away = trial_of(at(0), at(*read), 0, UNTARGETED)
@@ -224,7 +235,7 @@ def finished(place):
 def test_a_run_leaves_the_files_of_the_contract(finished):
     cases, evaluation = table(finished / "cases.csv"), table(finished / "evaluation.csv")
     assert len(cases) == 2
-    assert tuple(evaluation[0]) == trial_columns()
+    assert tuple(evaluation[0]) == tuple(trial_table().columns)
     run = ecgadv.load_run(finished)
     for case in cases:
         mine = [r for r in evaluation if r["perturbation_case"] == case["case_id"]]
@@ -378,14 +389,14 @@ def test_no_record_of_30_seconds_is_one_line(place):
     rng = np.random.default_rng(0)
     composed = config.compose_checked([*QUICK, f"paths.root={place}"])
     from ecgadv.records.base import RecordSet
-    from ecgadv.tasks import type2
+    from ecgadv.study.audience import audience
 
     signals = [(f"S{i}", "A", rng.normal(size=3000).astype(np.float32)) for i in range(4)]
     records = RecordSet.pack("short", signals)
     victim = Victim(lambda x: x, name="v", n=9000)
     yes, split = np.ones(4, bool), np.full(4, "heldout")
     with pytest.raises(ConfigError, match="no record of short that lasts at least 30 s"):
-        type2.audience(composed.config, victim, records, yes, split)
+        audience(composed.config, victim, records, yes, split)
 
 
 # --- studies --------------------------------------------------------------------------------------
@@ -455,7 +466,7 @@ def test_the_documentations_figure_takes_several_sweeps_as_one(finished, tmp_pat
     import runpy
     import sys
 
-    script = Path(__file__).parents[1] / "docs" / "make_study_figure.py"
+    script = Path(__file__).parents[1] / "tools" / "make_study_figure.py"
     sweeps = [sweep_of(tmp_path / t, finished, [f"target={t}"]) for t in ("N", "O")]
     file = tmp_path / "both.png"
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, sweeps), str(file)])

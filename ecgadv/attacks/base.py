@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 from ecgadv import backend
 from ecgadv.errors import ConfigError
+from ecgadv.options import check_fields
+from ecgadv.spelling import show
 from ecgadv.threat.limits import Limits, spans_of
 from ecgadv.threat.metrics import Factor, Quadratic
 from ecgadv.threat.objectives import Cases, Objective
@@ -101,13 +103,26 @@ class Attack(ABC):
 
     Attributes:
         name: as in configurations.
+        needs: what the victim must give, see :attr:`ecgadv.victims.victim.Victim.can`.
         minimises: whether it looks for the smallest perturbation; else its budget is fixed.
         coarse_gradients: whether gradients in bfloat16 do, because it ends with a float32 search.
+        ridged: whether it works in the metric's own geometry, and so with its ridge.
+        baseline: whether a benchmark's paired ratios refer to it.
+        quick: options of a run that takes seconds on a small victim and succeeds, for tests.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     minimises: ClassVar[bool] = True
     coarse_gradients: ClassVar[bool] = False
+    ridged: ClassVar[bool] = True
+    baseline: ClassVar[bool] = False
+    quick: ClassVar[Mapping[str, Any]] = {}
+
+    def __post_init__(self) -> None:
+        """Check every option by its annotation; a subclass adds what several have to do with."""
+        check_fields(self, "attack")
+        _ = self.limits
 
     @property
     def limits(self) -> Limits:
@@ -119,8 +134,8 @@ class Attack(ABC):
         band, mask = getattr(self, "band", None), getattr(self, "mask", None)
         if mask is not None and len(spans_of(mask)) > 1 and band is not None:
             raise ConfigError(
-                f"attack.band={list(band)} attack.mask={mask}: a signal within a band cannot have "
-                "gaps; give one span, or no band"
+                f"attack.band={show(band)} attack.mask={show(mask)}: a signal within a band cannot "
+                "have gaps; give one span, or no band"
             )
         return Limits(band, getattr(self, "peak", None))
 
@@ -164,11 +179,22 @@ class DirectAttack(ABC):
 
     Attributes:
         name: as in configurations.
-        minimises: whether it looks for the smallest perturbation; else its budget is fixed.
+        needs: what the victim must give, see :attr:`ecgadv.victims.victim.Victim.can`.
+        minimises, ridged, baseline, quick: see :class:`Attack`.
+        backends: those that it works on; () for all.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     minimises: ClassVar[bool] = True
+    ridged: ClassVar[bool] = False
+    baseline: ClassVar[bool] = False
+    quick: ClassVar[Mapping[str, Any]] = {}
+    backends: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Check every option by its annotation."""
+        check_fields(self, "attack")
 
     @abstractmethod
     def solver(self, problem: Problem) -> Callable[[Cases], Found]:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from ecgadv import backend
 from ecgadv.attacks.base import DirectAttack, Found, Problem
 from ecgadv.errors import BackendError, ConfigError
-from ecgadv.threat.objectives import UNTARGETED, Cases
-from ecgadv.victims.loading import Victim
-
-NORMS = ("l2", "linf")
+from ecgadv.threat.goals import UNTARGETED, Exclusive
+from ecgadv.threat.objectives import Cases, Objective
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,11 @@ class _Cleverhans(DirectAttack):
     """
 
     minimises: ClassVar[bool] = False
-    budget: float = 1.0
-    norm: str = "l2"
+    backends: ClassVar[tuple[str, ...]] = ("tensorflow",)
+    quick: ClassVar[Mapping[str, Any]] = {"budget": 4.0}
+    budget: Annotated[float, Gt(0)] = 1.0
+    norm: Literal["l2", "linf"] = "l2"
     perturb_padding: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.budget < float("inf"):
-            raise ConfigError(f"attack.budget={self.budget}: must be a number above 0")
-        if self.norm not in NORMS:
-            raise ConfigError(f"attack.norm={self.norm}: must be one of {', '.join(NORMS)}")
-        if getattr(self, "steps", 1) < 1:
-            raise ConfigError(f"attack.steps={getattr(self, 'steps', 1)}: must be at least 1")
 
     @property
     def order(self) -> Any:
@@ -70,7 +63,8 @@ class _Cleverhans(DirectAttack):
 
         Raises:
             BackendError: Keras runs on another backend than TensorFlow.
-            ConfigError: the objective averages over shifts, which cleverhans cannot.
+            ConfigError: the objective averages over shifts, or has a goal that is no class, which
+                cleverhans cannot.
         """
         if backend.running() != "tensorflow":
             raise BackendError(
@@ -80,7 +74,11 @@ class _Cleverhans(DirectAttack):
             raise ConfigError(
                 f"attack={self.name}: cleverhans cannot average over shifts (eot=none)"
             )
-        victim = problem.objective.victim
+        if not isinstance(problem.objective.goal, Exclusive):
+            raise ConfigError(
+                f"attack={self.name} goal={problem.objective.goal.name}: cleverhans knows "
+                "goal=exclusive only"
+            )
         # One callable for all chunks, as cleverhans traces anew for every callable it meets; what
         # differs from chunk to chunk lies here.
         held: dict[tuple[int, ...], tuple[Callable[[Any], Any], Cases, _Watch]] = {}
@@ -90,12 +88,13 @@ class _Cleverhans(DirectAttack):
 
             shape = cases.x.shape
             if shape not in held:
-                own = Cases(*(tf.Variable(part) for part in _tensors(cases)))
+                own = backend.map_tensors(tf.Variable, cases.on_device())
                 watch = _Watch(shape[0])
-                held[shape] = functools.partial(_logits, victim, own, watch), own, watch
+                held[shape] = functools.partial(_logits, problem.objective, own, watch), own, watch
             model, own, watch = held[shape]
-            for variable, value in zip(own, _tensors(cases), strict=True):
-                variable.assign(value)
+            values: list[Any] = []
+            backend.map_tensors(values.append, cases.on_device())
+            backend.map_tensors(lambda variable: variable.assign(values.pop(0)), own)
             x = tf.convert_to_tensor(own.x)[..., None]
             untargeted = np.asarray(cases.target) == UNTARGETED
             delta, broken_at = np.zeros(shape, np.float32), np.zeros(shape[0], np.int64)
@@ -111,9 +110,7 @@ class _Cleverhans(DirectAttack):
             lost = (broken_at > 0) | ~np.isfinite(delta).all(axis=1)
             # The library goes on after such a gradient, and clips NaN to its bounds.
             delta[lost] = 0
-            excess = backend.to_numpy(
-                judge(backend.tensor(delta, "float32"), Cases(*_tensors(cases)))
-            )
+            excess = backend.to_numpy(judge(backend.tensor(delta, "float32"), cases.on_device()))
             lost |= ~np.isfinite(excess)
             broken_at = np.where(lost & (broken_at == 0), self.gradients, broken_at)
             spent = np.full(len(delta), self.gradients)
@@ -152,15 +149,10 @@ class _Watch:
         return np.asarray(self._at.numpy(), np.int64)
 
 
-def _logits(victim: Victim, cases: Cases, watch: _Watch, x: Any) -> Any:
+def _logits(objective: Objective, cases: Cases, watch: _Watch, x: Any) -> Any:
     """Logits of perturbed records, (B, n, 1) -> (B, classes); what is not free stays."""
     delta = (watch.through(x)[..., 0] - cases.x) * cases.free
-    return victim.forward(victim.standardise(cases.x + delta, cases.valid))
-
-
-def _tensors(cases: Cases) -> list[Any]:
-    kinds = ("float32", "float32", "float32", "int32", "int32", "int32", "int32")
-    return [backend.tensor(part, kind) for part, kind in zip(cases, kinds, strict=True)]
+    return objective.logits(delta, cases, objective.chosen(cases, 0))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -188,13 +180,9 @@ class _Iterated(_Cleverhans):
         step_size: length of a step over ε, at most 1; None means 2.5/steps.
     """
 
-    steps: int = 40
-    step_size: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.step_size is not None and not 0 < self.step_size <= 1:
-            raise ConfigError(f"attack.step_size={self.step_size}: must be above 0 and at most 1")
+    quick: ClassVar[Mapping[str, Any]] = {"budget": 4.0, "steps": 10}
+    steps: Annotated[int, Ge(1)] = 40
+    step_size: Annotated[float, Gt(0), Le(1)] | None = None
 
     @property
     def length(self) -> float:
@@ -233,12 +221,7 @@ class MomentumIterative(_Iterated):
     """
 
     name: ClassVar[str] = "ch_mim"
-    decay: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.decay <= 1:
-            raise ConfigError(f"attack.decay={self.decay}: must be from 0 to 1")
+    decay: Annotated[float, Ge(0), Le(1)] = 1.0
 
     def perturb(self, model: Callable[[Any], Any], x: Any, y: Any, targeted: bool) -> Any:
         """``momentum_iterative_method``."""

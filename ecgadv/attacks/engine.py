@@ -256,7 +256,7 @@ class Engine:
         total = len(cases.x)
         factor = self.factor(cases.free)
         rows = np.arange(total)
-        device_cases = _to_device(cases)
+        device_cases = cases.on_device()
         device_factor = Factor(*(backend.tensor(part, "float32") for part in factor))
         state = self._init(device_cases, device_factor)
         parts: list[tuple[np.ndarray, Solution]] = []
@@ -315,11 +315,6 @@ def _where(condition: Any, these: Any, those: Any) -> Any:
         return type(these)(*parts) if hasattr(these, "_fields") else tuple(parts)
     rows = ops.reshape(condition, (-1,) + (1,) * (len(these.shape) - 1))
     return ops.where(rows, these, those)
-
-
-def _to_device(cases: Cases) -> Cases:
-    kinds = Cases("float32", "float32", "float32", "int32", "int32", "int32", "int32")
-    return Cases(*(backend.tensor(a, k) for a, k in zip(cases, kinds, strict=True)))
 
 
 def _take(tree: Any, rows: np.ndarray) -> Any:

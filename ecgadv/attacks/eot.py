@@ -12,18 +12,17 @@ the transformations are shifts. Two schedules minimise E_τ[cross-entropy] + d(p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from annotated_types import Ge, Gt
 
 from ecgadv.attacks.base import Attack, Found, Problem
 from ecgadv.errors import ConfigError
-from ecgadv.threat.injection import Injection
-from ecgadv.threat.limits import Spans
+from ecgadv.options import Band, Spans
 from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
-
-SCHEDULES = ("budget", "paper")
 
 FALLING = 0.7
 """Share of the iterations of ``budget`` over which the limit falls."""
@@ -71,7 +70,7 @@ class EOTState(NamedTuple):
 
 @dataclass(frozen=True)
 class EOT(Attack):
-    """Options of the attack; needs the objective of Type II.
+    """Options of the attack; needs injected signals.
 
     Attributes:
         schedule: ``budget`` or ``paper``.
@@ -97,37 +96,25 @@ class EOT(Attack):
 
     name: ClassVar[str] = "eot"
     minimises: ClassVar[bool] = False
-    schedule: str = "budget"
-    steps: int = 300
-    paper_steps: int = 500
-    step_size: float | None = None
-    power: float = 1.0
-    start_power: float = 10.0
-    lowest_power: float = 0.5
-    highest_power: float = 1.5
-    constant: float = 5e4
-    search_steps: int = 5
-    band: Sequence[float] | None = None
-    peak: float | None = None
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 10}
+    schedule: Literal["budget", "paper"] = "budget"
+    steps: Annotated[int, Ge(1)] = 300
+    paper_steps: Annotated[int, Ge(1)] = 500
+    step_size: Annotated[float, Gt(0)] | None = None
+    power: Annotated[float, Gt(0)] = 1.0
+    start_power: Annotated[float, Ge(1)] = 10.0
+    lowest_power: Annotated[float, Ge(0)] = 0.5
+    highest_power: Annotated[float, Gt(0)] = 1.5
+    constant: Annotated[float, Gt(0)] = 5e4
+    search_steps: Annotated[int, Ge(1)] = 5
+    band: Band | None = None
+    peak: Annotated[float, Gt(0)] | None = None
     mask: Spans | None = None
-    train_records: int = 20
+    train_records: Annotated[int, Ge(1)] = 20
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(
-                f"attack.schedule={self.schedule}: must be one of {', '.join(SCHEDULES)}"
-            )
-        for name in ("steps", "paper_steps", "search_steps", "train_records"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"attack.{name}={getattr(self, name)}: must be at least 1")
-        _ = self.limits
-        for name in ("step_size", "power", "constant"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"attack.{name}={value}: must be above 0")
-        if not self.start_power >= 1:
-            raise ConfigError(f"attack.start_power={self.start_power}: must be at least 1")
-        if not 0 <= self.lowest_power < self.highest_power:
+        super().__post_init__()
+        if not self.lowest_power < self.highest_power:
             raise ConfigError(
                 f"attack.lowest_power={self.lowest_power}: must be at least 0 and below "
                 f"attack.highest_power={self.highest_power}"
@@ -166,7 +153,7 @@ class EOT(Attack):
         """Starts from silence."""
         from keras import ops
 
-        if not isinstance(problem.objective, Injection):
+        if not problem.objective.channel.injected:
             raise ConfigError("attack=eot: makes injected signals, it needs threat_model=type2")
         zero = ops.zeros_like(cases.x)
         row = zero[:, 0]
@@ -223,7 +210,6 @@ class EOT(Attack):
         from keras import ops
 
         metric, objective = problem.metric, problem.objective
-        assert isinstance(objective, Injection)
         penalised = self.schedule == "paper" or metric.smooth > 0
         turn = state.search * self._length + state.iteration
 

@@ -8,14 +8,15 @@ Q⁻¹g/√(gᵀQ⁻¹g), and the nearest point of the ball d(δ) <= budget, nea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+from annotated_types import Ge, Gt
 
 from ecgadv import backend
 from ecgadv.attacks.base import Attack, Found, Problem
-from ecgadv.errors import ConfigError
-from ecgadv.threat.limits import Spans
+from ecgadv.options import Band, Spans
 from ecgadv.threat.metrics import Factor, Quadratic
 from ecgadv.threat.objectives import Cases
 
@@ -31,7 +32,7 @@ class PGDState(NamedTuple):
     Attributes:
         delta: (B, n) current iterate, within the ball.
         best: (B, n) iterate with the largest excess so far.
-        best_excess: (B,) its excess, see :class:`ecgadv.threat.objectives.Outcome`.
+        best_excess: (B,) its excess, see :class:`ecgadv.threat.goals.Outcome`.
         iteration: (B,) steps done.
         gradients: (B,) gradient evaluations.
         forwards: (B,) forward evaluations without a gradient.
@@ -71,25 +72,15 @@ class PGD(Attack):
 
     name: ClassVar[str] = "pgd"
     minimises: ClassVar[bool] = False
-    budget: float = 1.0
-    steps: int = 40
-    step_size: float | None = None
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 10, "budget": 4.0}
+    budget: Annotated[float, Gt(0)] = 1.0
+    steps: Annotated[int, Ge(1)] = 40
+    step_size: Annotated[float, Gt(0)] | None = None
     random_start: bool = False
     perturb_padding: bool = False
-    band: Sequence[float] | None = None
-    peak: float | None = None
+    band: Band | None = None
+    peak: Annotated[float, Gt(0)] | None = None
     mask: Spans | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.limits
-        if self.steps < 1:
-            raise ConfigError(f"attack.steps={self.steps}: must be at least 1")
-        if not 0 < self.budget < float("inf"):
-            raise ConfigError(f"attack.budget={self.budget}: must be a number above 0")
-        if self.step_size is not None and not 0 < self.step_size < float("inf"):
-            raise ConfigError(
-                f"attack.step_size={self.step_size}: must be a number above 0, or null"
-            )
 
     def max_steps(self) -> int:
         """Every case uses all its steps: a larger margin is a better answer."""

@@ -42,7 +42,7 @@ def _sections(fs: float) -> np.ndarray:
     return sections
 
 
-def r_peaks(signal: np.ndarray, fs: float = 300.0) -> np.ndarray:
+def r_peaks(signal: np.ndarray, fs: float) -> np.ndarray:
     """Samples of the R peaks (of S waves in inverted leads), increasing.
 
     The result depends neither on the unit nor on the polarity of the signal.
@@ -100,7 +100,7 @@ class Agreement:
 
 
 def agreement(
-    original: np.ndarray, changed: np.ndarray, fs: float = 300.0, tolerance: float = TOLERANCE
+    original: np.ndarray, changed: np.ndarray, fs: float, tolerance: float = TOLERANCE
 ) -> Agreement:
     """Match (K,) and (L,) increasing peaks within ``tolerance`` seconds.
 
@@ -117,7 +117,7 @@ def agreement(
     return Agreement(kept, precision, kept / len(original) if len(original) else np.nan)
 
 
-def heart_rate(peaks: np.ndarray, fs: float = 300.0) -> float:
+def heart_rate(peaks: np.ndarray, fs: float) -> float:
     """Mean rate between the first and the last of (K,) peaks, beats/min; NaN for fewer than two."""
     if len(peaks) < 2:
         return float("nan")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ecgadv.attacks.registry import attack_kinds
 from ecgadv.evaluate.statistics import record_interval, wilson
-
-BASELINE = "cw"
-"""The method that paired ratios refer to, with the steps of its definition or with others."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,46 @@ def records_of(row: Row) -> list[str]:
     return found
 
 
-def compare(rows: Sequence[Row], everything: Sequence[Row] | None = None) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Compared:
+    """Figures of a row of the benchmark's table; NaN where there is nothing to tell, infinite where
+    half of the cases or more failed.
+
+    Attributes:
+        metric, method, seconds, cpu_seconds, peak_mb, growth_mb, origin: see :class:`Row`.
+        n, n_success: cases, and successes by the deployed pipeline.
+        ci95_records, ci95: intervals of the rate, over records and Wilson's.
+        median, p90: distance, a failure counting as infinite.
+        median_d_l2: squared Euclidean norm of the successes.
+        ratio_median, ratio_p95: distance over the baseline's, case by case.
+        optimality: see :func:`optimality`.
+        gradients, forwards: of a case.
+        cases_per_second: by wall time.
+    """
+
+    metric: str
+    method: str
+    n: int
+    n_success: int
+    ci95_records: tuple[float, float] | None
+    ci95: tuple[float, float]
+    median: float
+    p90: float
+    median_d_l2: float
+    ratio_median: float
+    ratio_p95: float
+    optimality: float
+    gradients: float
+    forwards: float
+    seconds: float
+    cpu_seconds: float | None
+    cases_per_second: float
+    peak_mb: float | None
+    growth_mb: float | None
+    origin: str
+
+
+def compare(rows: Sequence[Row], everything: Sequence[Row] | None = None) -> list[Compared]:
     """Figures of every row, as the benchmark's table shows them.
 
     Args:
@@ -127,9 +167,11 @@ def compare(rows: Sequence[Row], everything: Sequence[Row] | None = None) -> lis
         everything: further rows that know distances of the same cases; default ``rows``.
     """
     best = best_known(everything if everything is not None else rows)
+    # With the steps of its definition or with others.
+    referred = [name for name, kind in attack_kinds().items() if kind.baseline]
     baselines: dict[str, Row] = {}
     for row in rows:
-        if row.method == BASELINE or row.method.startswith(f"{BASELINE}_"):
+        if any(re.fullmatch(rf"{name}(_\d+)?", row.method) for name in referred):
             baselines.setdefault(row.metric, row)
     table = []
     for row in rows:
@@ -140,27 +182,41 @@ def compare(rows: Sequence[Row], everything: Sequence[Row] | None = None) -> lis
             ratios = paired_ratios(row, baselines[row.metric])
         won = np.asarray(row.d_l2)[np.asarray(row.success, dtype=bool)]
         table.append(
-            {
-                "metric": row.metric,
-                "method": row.method,
-                "n": n,
-                "n_success": sum(row.success),
-                "ci95_records": record_interval(row.success, np.ones(n), records_of(row)),
-                "ci95": wilson(sum(row.success), n),
-                "median": percentile(reached, 50),
-                "p90": percentile(reached, 90),
-                "median_d_l2": percentile(won, 50),
-                "ratio_median": percentile(ratios, 50),
-                "ratio_p95": percentile(ratios, 95),
-                "optimality": optimality(row, best),
-                "gradients": float(np.mean(row.gradients)) if n else math.nan,
-                "forwards": float(np.mean(row.forwards)) if n else math.nan,
-                "seconds": row.seconds,
-                "cpu_seconds": row.cpu_seconds,
-                "cases_per_second": n / row.seconds if row.seconds else math.nan,
-                "peak_mb": row.peak_mb,
-                "growth_mb": row.growth_mb,
-                "origin": row.origin,
-            }
+            Compared(
+                metric=row.metric,
+                method=row.method,
+                n=n,
+                n_success=sum(row.success),
+                ci95_records=record_interval(row.success, np.ones(n), records_of(row)),
+                ci95=wilson(sum(row.success), n),
+                median=percentile(reached, 50),
+                p90=percentile(reached, 90),
+                median_d_l2=percentile(won, 50),
+                ratio_median=percentile(ratios, 50),
+                ratio_p95=percentile(ratios, 95),
+                optimality=optimality(row, best),
+                gradients=float(np.mean(row.gradients)) if n else math.nan,
+                forwards=float(np.mean(row.forwards)) if n else math.nan,
+                seconds=row.seconds,
+                cpu_seconds=row.cpu_seconds,
+                cases_per_second=n / row.seconds if row.seconds else math.nan,
+                peak_mb=row.peak_mb,
+                growth_mb=row.growth_mb,
+                origin=row.origin,
+            )
         )
     return table
+
+
+def read_row(file: Path) -> Row | None:
+    """A stored row; None where there is none, or it cannot be read."""
+    try:
+        return Row(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def stored_rows(folder: Path) -> list[Row]:
+    """Every readable row of a folder."""
+    rows = [read_row(file) for file in sorted(folder.glob("*.json"))]
+    return [row for row in rows if row is not None]

@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from ecgadv.evaluate.distances import sizes
 from ecgadv.evaluate.perceptibility import cells, perceptibility
-from ecgadv.evaluate.statistics import distances
 from ecgadv.records.base import Batch
 from ecgadv.study.cases import CaseSpec
 from ecgadv.study.judge import Trial
 from ecgadv.study.study import Outcome
+from ecgadv.threat.metrics import Quadratic
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
 
 
 def case_rows(
     victim: Victim,
+    metric: Quadratic,
     specs: Sequence[CaseSpec],
     batch: Batch,
     outcome: Outcome,
@@ -30,6 +32,7 @@ def case_rows(
 
     Args:
         victim: the classifier.
+        metric: of the run, as it measures the victim's leads.
         specs: the cases.
         batch: a row per case.
         outcome: of the same cases.
@@ -41,7 +44,7 @@ def case_rows(
     delta = outcome.delta
     # Where δ overflowed there are no distances: its row says that it failed.
     sound = np.where(np.isfinite(delta).all(axis=1)[:, None], delta, 0)
-    sizes = distances(sound, x, batch.lengths, victim.leads)
+    measured = sizes(sound, x, batch.lengths, victim.leads, metric)
     by_lead = (len(x), victim.leads, victim.n)
     seen = perceptibility(
         sound.reshape(by_lead), x.reshape(by_lead), batch.lengths, batch.scale_mv, victim.fs
@@ -64,7 +67,7 @@ def case_rows(
                 "success": verdict.success,
                 "p_target": verdict.p_target,
                 "margin": verdict.margin,
-                **{name: float(values[i]) for name, values in sizes.items()},
+                **{name: float(values[i]) for name, values in measured.items()},
                 "n_gradients": int(outcome.gradients[i]),
                 "n_forwards": int(outcome.forwards[i]),
                 "seconds": round(outcome.seconds / done, 4),

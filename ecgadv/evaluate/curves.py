@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 
 from ecgadv.evaluate import statistics
+from ecgadv.evaluate.distances import Distance
 from ecgadv.evaluate.statistics import wilson_band
+from ecgadv.evaluate.tables import Table
 
-COLUMN_OF_METRIC = {"l2": "d_l2", "diff": "d_smooth", "diffl2": "d_smooth_l2"}
-"""The column of ``cases.csv`` that an attack under a metric makes small."""
-
-CURVE_COLUMNS = (
-    "pair", "budget", "n", "n_success", "success_rate", "ci_low", "ci_high", "wilson_low",
-    "wilson_high",
+CURVES = Table(
+    {
+        "pair": str, "budget": float, "n": int, "n_success": int, "success_rate": float,
+        "ci_low": float, "ci_high": float, "wilson_low": float, "wilson_high": float,
+    },
+    empty=frozenset({"ci_low", "ci_high"}),
 )  # fmt: skip
-"""Columns of ``robustness.csv``; the interval over records is empty where there are too few."""
+"""``robustness.csv``; the interval over records is empty where there are too few."""
 
 BAND_DRAWS = 500
 """Draws of a band: every one is a curve of its own."""
@@ -177,29 +179,28 @@ def record_names(rows: Sequence[Mapping[str, Any]]) -> list[Hashable] | None:
     return None if None in named else list(named)
 
 
-def robustness(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any]:
+def robustness(rows: Sequence[Mapping[str, Any]], distance: Distance) -> dict[str, Any]:
     """A victim's robustness in one number: the median minimal distance, for ``summary.json``.
 
     Args:
         rows: rows of ``cases.csv`` of a minimum-norm attack.
-        column: the distance that the attack made small.
+        distance: that the attack made small.
 
     Returns:
         ``metric``, ``column``, ``n``, ``median_distance``, ``ci95_records`` (bootstrap over
         records, None with too few) and ``ci95`` (order statistics, cases taken for independent);
         None stands for infinite, where half the cases or more failed.
     """
-    distances = minimal_distances(rows, column)
+    distances = minimal_distances(rows, distance.column)
     over = median_over_records(distances, record_names(rows))
     middle, low, high = median_with_interval(distances)
 
     def plain(value: float) -> float | None:
         return value if math.isfinite(value) else None
 
-    names = [metric for metric, own in COLUMN_OF_METRIC.items() if own == column]
     return {
-        "metric": names[0] if names else column,
-        "column": column,
+        "metric": distance.metric,
+        "column": distance.column,
         "n": len(distances),
         "median_distance": plain(middle),
         "ci95_records": None if over is None else [plain(end) for end in over],

@@ -33,7 +33,7 @@ electrocardiograms. Heart 1920; 7: 353-370) gives the end of the T wave."""
 REGIONS = ("p", "qrs", "t")
 
 
-def band_share(delta: np.ndarray, fs: float = 300.0) -> np.ndarray:
+def band_share(delta: np.ndarray, fs: float) -> np.ndarray:
     """Share of the energy within :data:`ECG_BAND`, by Parseval's theorem.
 
     Args:
@@ -52,7 +52,7 @@ def band_share(delta: np.ndarray, fs: float = 300.0) -> np.ndarray:
     return _ratio(power[..., inside].sum(-1), power.sum(-1))
 
 
-def regions(peaks: np.ndarray, length: int, fs: float = 300.0) -> dict[str, np.ndarray]:
+def regions(peaks: np.ndarray, length: int, fs: float) -> dict[str, np.ndarray]:
     """Where P waves, QRS complexes and T waves lie about R peaks: fixed windows, no delineation.
 
     ``qrs`` is the R peak ± :data:`QRS_HALF`; ``p`` the :data:`PR` before it; ``t`` goes from the
@@ -88,7 +88,7 @@ def perceptibility(
     x: np.ndarray,
     lengths: np.ndarray,
     scale_mv: np.ndarray,
-    fs: float = 300.0,
+    fs: float,
 ) -> dict[str, np.ndarray]:
     """The columns :data:`PERCEPTIBILITY_COLUMNS`, on each record's own samples.
 

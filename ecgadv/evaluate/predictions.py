@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from ecgadv.evaluate.statistics import wilson
+from ecgadv.evaluate.tables import Row, Table
 from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
 from ecgadv.records.files import reader_version
-from ecgadv.study.judge import softmax
+from ecgadv.threat.goals import softmax
 from ecgadv.victims import pipeline
 from ecgadv.victims.loading import Victim
 
@@ -205,11 +206,25 @@ def doubts(victim: Victim, records: RecordSet, predictions: Predictions) -> tupl
     return (note,)
 
 
-def table_rows(
-    victim: Victim, records: RecordSet, predictions: Predictions
-) -> list[dict[str, object]]:
+PREDICTIONS = Table(
+    {
+        "record": str, "label": str, "predicted": str, "p_predicted": float, "seconds_long": float,
+        "split": str, "correct": bool,
+    },
+    empty=frozenset({"p_predicted"}),
+    digits={"p_predicted": ".6g", "seconds_long": ".3f"},
+)  # fmt: skip
+"""``predictions.csv``."""
+
+FREQUENCIES = Table(
+    {"class": str, "records": int, "correct": int, "heldout_records": int, "heldout_correct": int}
+)
+"""``class_frequencies.csv``."""
+
+
+def table_rows(victim: Victim, records: RecordSet, predictions: Predictions) -> list[Row]:
     """Rows of ``predictions.csv``; a record that could not be used has an empty prediction."""
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     probability = softmax(np.nan_to_num(predictions.logits))
     for i, record in enumerate(records.ids):
         known = bool(np.isfinite(predictions.logits[i]).all())
@@ -219,20 +234,18 @@ def table_rows(
                 "record": record,
                 "label": str(records.labels[i]),
                 "predicted": victim.classes[best] if known else "",
-                "p_predicted": f"{probability[i, best]:.6g}" if known else "",
-                "seconds_long": f"{records.lengths[i] / records.fs:.3f}",
+                "p_predicted": float(probability[i, best]) if known else None,
+                "seconds_long": float(records.lengths[i] / records.fs),
                 "split": str(predictions.split[i]),
-                "correct": "true" if predictions.correct[i] else "false",
+                "correct": bool(predictions.correct[i]),
             }
         )
     return rows
 
 
-def class_frequencies(
-    victim: Victim, records: RecordSet, predictions: Predictions
-) -> list[dict[str, object]]:
+def class_frequencies(victim: Victim, records: RecordSet, predictions: Predictions) -> list[Row]:
     """Per class: records, and how many of them the victim gets right, over all and held out."""
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for letter in victim.classes:
         member = records.labels == letter
         held = member & (predictions.split == "heldout")

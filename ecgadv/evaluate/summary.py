@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ecgadv.evaluate.distances import COLUMNS
 from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
 from ecgadv.evaluate.statistics import case_interval, quartiles, record_of, wilson
 
-SUMMARISED = ("d_l2", "d_smooth", "d_smooth_l2", "l2_norm", "snr_db")
+SUMMARISED = (*COLUMNS, "l2_norm", "snr_db")
 
 
 def rate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -33,10 +34,11 @@ def rate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def spread(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
     """Median and quartiles of each distance over the successful cases."""
     won = [row for row in rows if row["success"]]
-    return {name: quartiles(np.array([row[name] for row in won])) for name in SUMMARISED}
+    values = {name: np.array([row.get(name) for row in won], np.float64) for name in columns}
+    return {name: quartiles(mine) for name, mine in values.items()}
 
 
 def seen(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -53,14 +55,18 @@ def seen(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def summarise(
-    rows: Sequence[Mapping[str, Any]], pairs: Mapping[str, Sequence[Mapping[str, Any]]]
+    rows: Sequence[Mapping[str, Any]],
+    pairs: Mapping[str, Sequence[Mapping[str, Any]]],
+    own: str = COLUMNS[0],
 ) -> dict[str, Any]:
     """The counted part of ``summary.json``.
 
     Args:
         rows: all rows of ``cases.csv``; skipped ones do not count as cases, ``n_skipped`` does.
         pairs: attacked rows by ``A>N``.
+        own: column of the distance of the run's metric, which comes after the usual ones.
     """
+    columns = tuple(dict.fromkeys((*SUMMARISED, own)))
     attacked = [row for row in rows if row["status"] != "skipped"]
     done = [row for row in attacked if row["status"] == "ok"]
     seconds = float(sum(row["seconds"] for row in done))
@@ -74,9 +80,9 @@ def summarise(
         "ci95": overall["ci95"],
         "n_failed": len(attacked) - len(done),
         "n_skipped": len(rows) - len(attacked),
-        "distances": spread(attacked),
+        "distances": spread(attacked, columns),
         "perceptibility": seen(attacked),
-        "pairs": {pair: rate(group) | spread(group) for pair, group in pairs.items()},
+        "pairs": {pair: rate(group) | spread(group, columns) for pair, group in pairs.items()},
         "gradients_per_case": float(np.mean([r["n_gradients"] for r in done])) if done else None,
         "seconds": round(seconds, 3),
         "cases_per_second": round(len(done) / seconds, 4) if seconds else None,

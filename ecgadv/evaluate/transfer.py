@@ -10,10 +10,11 @@ import numpy as np
 from ecgadv.errors import VictimError
 from ecgadv.evaluate.statistics import wilson
 from ecgadv.evaluate.summary import rate
-from ecgadv.evaluate.trials import trial_row
+from ecgadv.evaluate.tables import Row
+from ecgadv.evaluate.trials import trial_row, verdict_row
 from ecgadv.study.cases import ANY, CaseSpec
 from ecgadv.study.judge import Judge
-from ecgadv.threat.objectives import UNTARGETED
+from ecgadv.threat.goals import UNTARGETED
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
 
@@ -43,7 +44,7 @@ def rejudge(
     x: np.ndarray,
     delta: np.ndarray,
     spans: np.ndarray,
-) -> list[dict[str, Any]]:
+) -> tuple[list[Row], list[Row]]:
     """Judge stored perturbations, each on the record that it was made from.
 
     Args:
@@ -54,10 +55,10 @@ def rejudge(
         spans: (M,) samples that std(·) counts.
 
     Returns:
-        Rows of ``evaluation.csv`` with further cells: ``case_id``, ``record``, ``success``;
-        ``status``, ``skipped`` where the deployment does not read the unperturbed record as its
-        source; ``clean``, what it reads there; ``left``, whether any other class is read of the
-        perturbed one, at half of the onsets that count.
+        Rows of ``evaluation.csv``, and of each what rates count:
+        :func:`ecgadv.evaluate.trials.verdict_row` with ``clean``, what the deployment reads of the
+        unperturbed record (``skipped`` where that is not its source), and ``left``, whether any
+        other class is read of the perturbed one, at half of the onsets that count.
 
     Raises:
         VictimError: the victim reads another length, or does not know a class.
@@ -69,23 +70,15 @@ def rejudge(
         [UNTARGETED if r["target"] == ANY else victim.classes.index(r["target"]) for r in cases]
     )
     trials = judge.trials(flatten(x), flatten(delta), np.asarray(spans), source, target)
-    rows = []
+    table, verdicts = [], []
     for case, trial in zip(cases, trials, strict=True):
         spec = CaseSpec(str(case["record"]), 0, str(case["source"]), str(case["target"]))
+        named = {"case_id": str(case["case_id"])}
         row = trial_row(victim.classes, spec, spec.record, spec.source, True, trial)
-        rows.append(
-            row
-            | {
-                "perturbation_case": case["case_id"],
-                "case_id": case["case_id"],
-                "record": case["record"],
-                "success": trial.success,
-                "clean": victim.classes[int(trial.clean.argmax())],
-                "left": trial.left,
-                "status": "ok" if trial.exists else "skipped",
-            }
-        )
-    return rows
+        table.append(row | {"perturbation_case": named["case_id"]})
+        seen = {"clean": victim.classes[int(trial.clean.argmax())], "left": trial.left}
+        verdicts.append(verdict_row(spec, trial, judge.shifts) | named | seen)
+    return table, verdicts
 
 
 def transfer_rates(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -94,7 +87,7 @@ def transfer_rates(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     A record that it misreads anyway says nothing of the perturbation.
 
     Args:
-        rows: see :func:`rejudge`.
+        rows: verdicts, see :func:`rejudge`.
 
     Returns:
         ``to_target`` and ``off_source`` (any other class is read): ``n, n_success, n_records,

@@ -6,37 +6,70 @@ shift-robustness, on other records its universality.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ecgadv.evaluate.statistics import record_interval, wilson
+from ecgadv.evaluate.tables import Row, Table
 from ecgadv.records.base import CLASSES, class_name
 from ecgadv.study.cases import ANY, CaseSpec
 from ecgadv.study.judge import Trial
 
-SHIFT_COLUMNS = (
-    "perturbation_case", "victim_record", "source", "target", "onset", "predicted", "counts",
+SHIFTS = Table(
+    {
+        "perturbation_case": str, "victim_record": str, "source": str, "target": str, "onset": int,
+        "predicted": str, "counts": bool,
+    }
 )  # fmt: skip
+"""``shifts.csv``: what is read at every onset of one recording."""
+
+HISTORY = Table({"case_id": str, "iteration": int, "loss": float})
+"""``history.csv``: the loss curve of every injected signal."""
 
 
-def trial_columns(classes: Sequence[str] = CLASSES) -> tuple[str, ...]:
-    """Columns of ``evaluation.csv``, one of hits for each of the victim's classes.
+def trial_table(classes: Sequence[str] = CLASSES) -> Table:
+    """``evaluation.csv``, with a column of hits for each of the victim's classes.
 
     ``source`` is the class of ``victim_record``, ``made_from`` that of the records that the
     perturbation was made from, ``any`` where these are of several. ``n_clean`` counts the onsets
     at which the unperturbed recording is read as its source, ``n_success`` those of them at which
-    the target is reached by the definition of success; ``success_rate`` is their quotient.
+    the target is reached by the definition of success; ``success_rate`` is their quotient, empty
+    where no onset counts.
     """
-    return (
-        "perturbation_case", "victim_record", "source", "target", "same_record", "n_shifts",
-        *(f"hits_{class_name(c)}" for c in classes), "success_rate", "made_from", "n_clean",
-        "n_success",
+    return Table(
+        {
+            "perturbation_case": str, "victim_record": str, "source": str, "target": str,
+            "same_record": bool, "n_shifts": int,
+            **{f"hits_{class_name(c)}": int for c in classes},
+            "success_rate": float, "made_from": str, "n_clean": int, "n_success": int,
+        },
+        empty=frozenset({"success_rate"}),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Rows of the tables that lie beside ``cases.csv``: those of some cases, in their order."""
+
+    evaluation: list[Row] = field(default_factory=list)
+    shifts: list[Row] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def joined(cls, parts: Iterable[Beside]) -> Beside:
+        """The rows of several, one after the other."""
+        whole = cls()
+        for part in parts:
+            whole.evaluation.extend(part.evaluation)
+            whole.shifts.extend(part.shifts)
+            whole.history.extend(part.history)
+        return whole
 
 
 def trial_row(
     classes: Sequence[str], spec: CaseSpec, record: str, source: str, same: bool, trial: Trial
-) -> dict[str, Any]:
+) -> Row:
     """A row of ``evaluation.csv``."""
     hits = zip(classes, trial.hits, strict=True)
     return {
@@ -54,9 +87,17 @@ def trial_row(
     }
 
 
-def shift_rows(
-    classes: Sequence[str], spec: CaseSpec, record: str, trial: Trial
-) -> list[dict[str, Any]]:
+def verdict_row(spec: CaseSpec, trial: Trial, shifts: int) -> Row:
+    """What came of a stored perturbation that was judged again, as rates count it."""
+    return {
+        "case_id": spec.case_id, "record": spec.record, "source": spec.source,
+        "target": spec.target, "success": trial.success,
+        "status": "ok" if trial.exists else "skipped", "success_rate": trial.rate,
+        "n_shifts": shifts,
+    }  # fmt: skip
+
+
+def shift_rows(classes: Sequence[str], spec: CaseSpec, record: str, trial: Trial) -> list[Row]:
     """Rows of ``shifts.csv``: the class read at every onset of one recording.
 
     ``counts`` says where the unperturbed recording is read as its source.

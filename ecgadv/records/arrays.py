@@ -8,18 +8,20 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Gt
 
 from ecgadv.errors import DataError, RecordError
+from ecgadv.options import Name, Place
 from ecgadv.records import cache, conversion, files
 from ecgadv.records.base import CLASSES, RecordSet
 from ecgadv.records.intake import Intake, few_skipped
 from ecgadv.records.labels import (
     LABEL_HEADINGS,
     RECORD_HEADINGS,
-    LabelMap,
+    Labels,
     LabelTable,
     check_label_map,
     find_column,
@@ -42,13 +44,13 @@ _Row = tuple[str, str, np.ndarray]
 
 
 def load(
-    root: str | Path | None = None,
-    fs: float | None = None,
-    labels: str | None = None,
-    key: str | None = None,
-    units: str = "mV",
-    label_map: LabelMap | None = None,
-    start: float | str = 0,
+    root: Place | None = None,
+    fs: Annotated[float, Gt(0)] | None = None,
+    labels: Name | None = None,
+    key: Name | None = None,
+    units: Name = "mV",
+    label_map: Labels | None = None,
+    start: conversion.Start = 0,
     trim_zeros: bool = False,
     rate: int = FS,
     classes: Sequence[str] = CLASSES,

@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ecgadv.errors import DataError, RecordError
+from ecgadv.options import Name, Place
 from ecgadv.records import cache, files
 from ecgadv.records.base import CLASSES, RecordSet
-from ecgadv.records.conversion import seconds, window
+from ecgadv.records.conversion import Start, seconds, window
 from ecgadv.records.intake import Ends, check_amplitudes, few_skipped
 from ecgadv.records.labels import LabelTable, label_table
 from ecgadv.records.preprocessing import FS
@@ -259,9 +260,7 @@ def _signal(tree: _Tree, record: str) -> np.ndarray:
     return signal.astype(np.int16)
 
 
-def load(
-    root: str | Path | None = None, labels: str | None = None, start: float | str = 0
-) -> RecordSet:
+def load(root: Place | None = None, labels: Name | None = None, start: Start = 0) -> RecordSet:
     """Read the CinC 2017 training set.
 
     Args:

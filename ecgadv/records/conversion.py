@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import warnings
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from ecgadv import options, spelling
 from ecgadv.errors import DataError, RecordError
 from ecgadv.records.preprocessing import FS, MAX_MISSING
 
@@ -193,6 +194,24 @@ def seconds(value: float | str | None, option: str = "data.start") -> float:
     if match is None or isinstance(value, bool):
         raise DataError(f"{option}={value}: must be seconds, at least 0, such as 60 or 60s")
     return float(text.rstrip("s "))
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return value is not None and seconds(value) >= 0
+    except DataError:
+        return False
+
+
+def _time(value: Any) -> Any:
+    """The number of a text such as ``60s``."""
+    is_text = isinstance(value, str) and _is_time(value)
+    return spelling.number(value.strip().rstrip("s ")) if is_text else value
+
+
+Start = Annotated[
+    float | str, options.Form("seconds, at least 0, such as 60 or 60s", _is_time, _time)
+]
 
 
 def amplitude(signal: np.ndarray, fs: float) -> tuple[float, float]:

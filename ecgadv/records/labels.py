@@ -8,14 +8,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ecgadv.errors import DataError, RecordError
+from ecgadv.options import Form
 from ecgadv.records import files
 from ecgadv.records.base import CLASSES, class_letter, class_name
 
 LabelMap = Mapping[Any, Any]
 """Label of a file -> class; both may come as text, numbers, booleans or None (``~`` of YAML)."""
+
+Labels = Annotated[
+    LabelMap, Form("a mapping such as {AFIB: A, SR: N}", lambda v: isinstance(v, Mapping))
+]
 
 RECORD_HEADINGS = (
     "record", "recording", "record_name", "recordname", "record_id", "recording_id", "id", "name",

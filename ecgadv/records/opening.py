@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from ecgadv.errors import DataError
+from ecgadv.making import look_here
 from ecgadv.records.base import CLASSES, RecordSet
 from ecgadv.records.preprocessing import FS
 
@@ -47,6 +48,7 @@ def open_source(
 def _parameters(target: str) -> set[str]:
     """Names of the arguments of a dotted name; empty where it has no signature."""
     module, _, name = target.rpartition(".")
+    look_here()
     try:
         return set(inspect.signature(getattr(import_module(module), name)).parameters)
     except (ImportError, AttributeError, TypeError, ValueError):

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from ecgadv.errors import ConfigError
+from ecgadv.options import Form, Place, list_of
 from ecgadv.records import index_files
 from ecgadv.records.base import CLASSES, RecordSet, class_letter, class_name
 from ecgadv.records.preprocessing import N_SAMPLES
+from ecgadv.spelling import whole
 
 SPLITS = ("all", "heldout", "train")
 
 PAPER = {"A": 360, "N": 360, "O": 360, "~": 220}
 """Records of each class in the paper's evaluation (the first correctly classified ones)."""
+
+
+_NAMES = list_of("names", lambda name: isinstance(name, str), empty=True)
+_COUNTS = Form("whole numbers", lambda v: True, whole)
+"""Read as numbers; what else there is to say of them, :class:`Selection` says."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,13 @@ class Selection:
         ConfigError: a field is out of range or contradicts another; the message names its option.
     """
 
-    per_class: int | Mapping[str, int] | None = None
-    source: Sequence[str] | None = None
-    records: Sequence[str] | None = None
+    per_class: Annotated[int | Mapping[str, int], _COUNTS] | None = None
+    source: Annotated[Sequence[str], _NAMES] | None = None
+    records: Annotated[Sequence[str], _NAMES] | None = None
     split: str = "all"
-    file: str | None = None
-    start: int | None = None
-    stop: int | None = None
+    file: Place | None = None
+    start: Annotated[int, _COUNTS] | None = None
+    stop: Annotated[int, _COUNTS] | None = None
     classes: Sequence[str] = CLASSES
 
     def __post_init__(self) -> None:

@@ -8,29 +8,46 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Gt
 
 from ecgadv.errors import DataError, RecordError
+from ecgadv.options import Form, Name, Place
 from ecgadv.records import cache, conversion, files, wfdb_files
 from ecgadv.records.base import CLASSES, RecordSet
 from ecgadv.records.intake import Intake, few_skipped
-from ecgadv.records.labels import LabelMap, LabelTable, check_label_map, read_label_file
+from ecgadv.records.labels import Labels, LabelTable, check_label_map, read_label_file
 from ecgadv.records.preprocessing import FS
 
 Lead = int | str | Sequence[int | str]
+
+
+def _is_lead(value: Any) -> bool:
+    is_name = isinstance(value, str) and value != ""
+    return is_name or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+Leads = Annotated[
+    Lead,
+    Form(
+        "a lead's name, its number from 0, a list of them, or all",
+        lambda v: all(map(_is_lead, v if isinstance(v, list) and v else [v])),
+    ),
+]
 
 _SUFFIXES = (".hea", ".dat", ".mat")
 
 
 def load(
-    root: str | Path | None = None,
-    labels: str = "REFERENCE.csv",
-    lead: Lead = 0,
-    fs: int | None = None,
-    label_map: LabelMap | None = None,
-    units: str | None = None,
-    start: float | str = 0,
+    root: Place | None = None,
+    labels: Name = "REFERENCE.csv",
+    lead: Leads = 0,
+    fs: Annotated[float, Gt(0)] | None = None,
+    label_map: Labels | None = None,
+    units: Name | None = None,
+    start: conversion.Start = 0,
     trim_zeros: bool = False,
     rate: int = FS,
     classes: Sequence[str] = CLASSES,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ecgadv.evaluate.benchmark import Compared
 from ecgadv.report import style
 from ecgadv.report.tables import INTERVALS, span
 
@@ -36,38 +37,38 @@ def number(value: float | None, form: str = ".3g") -> str:
     return "∞" if math.isinf(value) else f"{value:{form}}"
 
 
-def cells(row: Mapping[str, Any]) -> list[str]:
+def cells(row: Compared) -> list[str]:
     """Cells of a row of :func:`ecgadv.evaluate.benchmark.compare`, under :data:`HEAD`."""
-    star = {"imported": " ¹", "resumed": " ²"}.get(str(row["origin"]), "")
+    star = {"imported": " ¹", "resumed": " ²"}.get(row.origin, "")
     return [
-        f"{row['method']}{star}",
-        f"{row['n_success']}/{row['n']}",
-        span(row["ci95_records"]),
-        span(row["ci95"]),
-        number(row["median"]),
-        number(row["p90"]),
-        number(row["median_d_l2"]),
-        number(row["ratio_median"], ".3f"),
-        number(row["ratio_p95"], ".3f"),
-        number(row["optimality"], ".3f"),
-        number(row["gradients"], ".0f"),
-        number(row["seconds"], ".0f" if row["seconds"] >= 100 else ".3g"),
-        number(row["cpu_seconds"], ".0f" if (row["cpu_seconds"] or 0) >= 100 else ".3g"),
-        number(row["cases_per_second"]),
-        number(row["peak_mb"], ".0f"),
+        f"{row.method}{star}",
+        f"{row.n_success}/{row.n}",
+        span(row.ci95_records),
+        span(row.ci95),
+        number(row.median),
+        number(row.p90),
+        number(row.median_d_l2),
+        number(row.ratio_median, ".3f"),
+        number(row.ratio_p95, ".3f"),
+        number(row.optimality, ".3f"),
+        number(row.gradients, ".0f"),
+        number(row.seconds, ".0f" if row.seconds >= 100 else ".3g"),
+        number(row.cpu_seconds, ".0f" if (row.cpu_seconds or 0) >= 100 else ".3g"),
+        number(row.cases_per_second),
+        number(row.peak_mb, ".0f"),
     ]
 
 
-def scaling_cells(row: Mapping[str, Any]) -> list[str]:
+def scaling_cells(row: Compared) -> list[str]:
     """Cells of a row under :data:`SCALING_HEAD`."""
     return [
-        row["metric"],
-        row["method"],
-        str(row["n"]),
-        number(row["seconds"]),
-        number(row["seconds"] / row["n"]),
-        number(row["peak_mb"], ".0f"),
-        number(row["growth_mb"], ".0f"),
+        row.metric,
+        row.method,
+        str(row.n),
+        number(row.seconds),
+        number(row.seconds / row.n),
+        number(row.peak_mb, ".0f"),
+        number(row.growth_mb, ".0f"),
     ]
 
 
@@ -77,8 +78,8 @@ def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def markdown(
-    table: Sequence[Mapping[str, Any]],
-    scaling: Sequence[Mapping[str, Any]],
+    table: Sequence[Compared],
+    scaling: Sequence[Compared],
     *,
     command: str,
     machine: str,
@@ -94,14 +95,14 @@ def markdown(
         missing: methods that could not be measured -> why.
     """
     lines = [f"Made by `{command}` on {machine}.", ""]
-    for metric in dict.fromkeys(row["metric"] for row in table):
-        mine = [row for row in table if row["metric"] == metric]
-        lines += [f"### `metric={metric}`, {mine[0]['n']} cases", ""]
+    for metric in dict.fromkeys(row.metric for row in table):
+        mine = [row for row in table if row.metric == metric]
+        lines += [f"### `metric={metric}`, {mine[0].n} cases", ""]
         lines += [*_markdown(HEAD, [cells(row) for row in mine]), ""]
     lines += [f"Of success, {INTERVALS}.", ""]
-    if any(row["origin"] == "imported" for row in table):
+    if any(row.origin == "imported" for row in table):
         lines += ["¹ Measured in another process; judged here.", ""]
-    if any(row["origin"] == "resumed" for row in table):
+    if any(row.origin == "resumed" for row in table):
         lines += ["² Interrupted and resumed: its seconds hold compiling more than once.", ""]
     if scaling:
         lines += ["### More cases", ""]
@@ -112,7 +113,7 @@ def markdown(
 
 
 @style.styled
-def distance_against_gradients(table: Sequence[Mapping[str, Any]]) -> Figure:
+def distance_against_gradients(table: Sequence[Compared]) -> Figure:
     """Median distance against gradients a case, a panel a metric; lower left is better.
 
     Methods of the same name but for their number of steps are joined by a line. Those that fail in
@@ -120,21 +121,21 @@ def distance_against_gradients(table: Sequence[Mapping[str, Any]]) -> Figure:
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    metrics = list(dict.fromkeys(row["metric"] for row in table))
-    families = list(dict.fromkeys(family(row["method"]) for row in table))
+    metrics = list(dict.fromkeys(row.metric for row in table))
+    families = list(dict.fromkeys(family(row.method) for row in table))
     figure = style.new_figure(30 + 78 * max(1, len(metrics)), 105)
     for k, metric in enumerate(metrics):
         axes = figure.add_subplot(1, len(metrics), k + 1)
         lost = []
         for f, name in enumerate(families):
-            mine = [r for r in table if r["metric"] == metric and family(r["method"]) == name]
-            lost += [r["method"] for r in mine if not math.isfinite(r["median"])]
-            mine = [r for r in mine if math.isfinite(r["median"]) and r["gradients"] > 0]
-            mine.sort(key=lambda r: r["gradients"])
+            mine = [r for r in table if r.metric == metric and family(r.method) == name]
+            lost += [r.method for r in mine if not math.isfinite(r.median)]
+            mine = [r for r in mine if math.isfinite(r.median) and r.gradients > 0]
+            mine.sort(key=lambda r: r.gradients)
             if mine:
                 (line,) = axes.plot(
-                    [r["gradients"] for r in mine],
-                    [r["median"] for r in mine],
+                    [r.gradients for r in mine],
+                    [r.median for r in mine],
                     marker=_MARKERS[f % len(_MARKERS)],
                     color=style.SERIES[f % len(style.SERIES)],
                     ms=4.5,

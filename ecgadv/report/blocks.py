@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ecgadv.report import data, injected, tables
@@ -40,6 +40,7 @@ def page_table(
     *,
     filterable: bool = True,
     note: str = "",
+    more_help: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """A table for the template; a row whose source is ``all`` is a total and stays below."""
     rows: list[dict[str, Any]] = [{"cells": [_cell(v) for v in row]} for row in body]
@@ -51,7 +52,8 @@ def page_table(
         words = {row["cells"][k]["text"] for row in rows}
         numeric = any(row["cells"][k]["key"] for row in rows)
         filters.append(sorted(words - {""}) if len(words) <= 8 and not numeric else None)
-    explained = {column: data.COLUMN_HELP[column] for column in head if column in data.COLUMN_HELP}
+    helped = data.COLUMN_HELP | dict(more_help or {})
+    explained = {column: helped[column] for column in head if column in helped}
     return {
         "name": name,
         "id": slug(name),
@@ -71,9 +73,9 @@ def _success_cells(row: tables.Row) -> list[Any]:
     return [source, target, *zip(cells, keys, strict=True)]
 
 
-def _distance_cells(row: tables.Row) -> list[Any]:
-    source, target, *cells = tables.distance_cells(row)
-    keys = [row.quartiles.get(column, (math.nan,) * 3)[1] for column in data.DISTANCE_NAMES]
+def _distance_cells(row: tables.Row, columns: Sequence[str]) -> list[Any]:
+    source, target, *cells = tables.distance_cells(row, columns)
+    keys = [row.quartiles.get(column, (math.nan,) * 3)[1] for column in columns]
     return [source, target, *zip(cells, keys, strict=True)]
 
 
@@ -85,27 +87,31 @@ def result_tables(cases: pd.DataFrame) -> list[dict[str, Any]]:
     lead = ["metric"] if len(groups) > 1 else []
     found = [([name] if lead else [], row) for name, mine in groups for row in tables.rows(mine)]
     success = [[*first, *_success_cells(row)] for first, row in found]
-    distances = [[*first, *_distance_cells(row)] for first, row in found]
+    columns = list(data.distances(cases))
+    distances = [[*first, *_distance_cells(row, columns)] for first, row in found]
+    heads = [*lead, *tables.distance_head(cases)]
     pooled = "; jobs of the same metric are pooled" if lead else ""
     return [
         page_table("success", [*lead, *tables.SUCCESS_HEAD], success, filterable=bool(lead),
                note="; ".join([tables.INTERVALS + pooled, *tables.skipped_words(cases)])),
-        page_table("distances", [*lead, *tables.DISTANCE_HEAD], distances, filterable=bool(lead),
+        page_table("distances", heads, distances, filterable=bool(lead),
                note="median (25 % – 75 %) over the successful cases, standardised units" + pooled),
     ]  # fmt: skip
 
 
-JOB_HEAD = ["cases", "skipped", "success %", "95 %", "Wilson 95 %"]
-JOB_HEAD += [f"{column} median" for column in data.DISTANCE_NAMES]
+def job_head(columns: Iterable[str]) -> list[str]:
+    """Heads of :func:`job_cells`, for these distances."""
+    head = ["cases", "skipped", "success %", "95 %", "Wilson 95 %"]
+    return head + [f"{column} median" for column in columns]
 
 
-def job_cells(cases: pd.DataFrame) -> list[Any]:
-    """Cells of a job under :data:`JOB_HEAD`."""
+def job_cells(cases: pd.DataFrame, columns: Sequence[str]) -> list[Any]:
+    """Cells of a job under :func:`job_head`."""
     skipped = int(cases["status"].eq("skipped").sum())
     if not len(data.attempted(cases)):
-        return [0, skipped, *[None] * 6]
+        return [0, skipped, *[None] * (3 + len(columns))]
     total = tables.total(cases)
-    medians = [total.quartiles.get(c, (None,) * 3)[1] for c in data.DISTANCE_NAMES]
+    medians = [total.quartiles.get(c, (None,) * 3)[1] for c in columns]
     intervals = [tables.span(total.by_records), tables.span(total.interval)]
     return [total.n, skipped, 100 * total.rate, *intervals, *medians]
 

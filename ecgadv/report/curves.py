@@ -10,7 +10,6 @@ import numpy as np
 from ecgadv.evaluate.curves import ALL, Curve
 from ecgadv.records.base import CLASSES
 from ecgadv.report import style
-from ecgadv.report.data import DISTANCE_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,12 +17,12 @@ if TYPE_CHECKING:
 
 
 @style.styled
-def robustness_figure(curves: Mapping[str, Curve], column: str, title: str = "") -> Figure:
+def robustness_figure(curves: Mapping[str, Curve], distance: str, title: str = "") -> Figure:
     """Curves of all cases with their band, and below it those of every pair, a panel a source.
 
     Args:
         curves: see :func:`ecgadv.evaluate.curves.pair_curves`.
-        column: distance on the abscissa.
+        distance: on the abscissa, as it is written.
         title: e.g. the metric.
 
     Returns:
@@ -54,19 +53,19 @@ def robustness_figure(curves: Mapping[str, Curve], column: str, title: str = "")
             axes.set_yticklabels([])
             axes.set_ylabel("")
     for axes in figure.axes[-columns:] if sources else figure.axes:
-        axes.set_xlabel(f"budget: {DISTANCE_NAMES.get(column, column)}")
+        axes.set_xlabel(f"budget: {distance}")
     heading = title or "success within a budget"
     figure.suptitle(f"{heading} (band: 95 % over records, pointwise)", fontsize=9)
     return figure
 
 
 @style.styled
-def robustness_by_metric(curves: Mapping[str, Curve], columns: Mapping[str, str]) -> Figure:
+def robustness_by_metric(curves: Mapping[str, Curve], labels: Mapping[str, str]) -> Figure:
     """Success within a budget under each metric, a panel a metric: budgets are its own distance.
 
     Args:
         curves: metric -> curve of all its cases.
-        columns: metric -> column of ``cases.csv`` that it makes small.
+        labels: metric -> the distance that it makes small, as it is written.
 
     Returns:
         Lines have the metric as their id, bands ``band`` and the metric.
@@ -77,7 +76,7 @@ def robustness_by_metric(curves: Mapping[str, Curve], columns: Mapping[str, str]
         ends = _ends({metric: curve})
         _draw(axes, metric, curve, ends, style.metric_rank(metric, k))
         _finish(axes, ends, f"{metric}: {curve.n} cases")
-        axes.set_xlabel(f"budget: {DISTANCE_NAMES.get(columns[metric], columns[metric])}")
+        axes.set_xlabel(f"budget: {labels[metric]}")
         if k:
             axes.set_yticklabels([])
             axes.set_ylabel("")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgadv.errors import EcgadvError, StoreError
-from ecgadv.evaluate.curves import COLUMN_OF_METRIC
+from ecgadv.evaluate.distances import USUAL, Distance, known
 from ecgadv.records.base import CLASSES
+from ecgadv.records.preprocessing import FS
+from ecgadv.store.columns import CASES
 from ecgadv.store.reading import check_whole
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DISTANCE_NAMES = {"d_l2": "d_l2", "d_smooth": "d_smooth", "d_smooth_l2": "d_smooth + 0.01 d_l2"}
-"""Columns of distances -> how they are written."""
-
-OF_METRIC = COLUMN_OF_METRIC
-"""The distance that an attack under a metric makes small."""
 
 COLUMN_HELP = {
     "record": "name of the recording",
@@ -30,9 +27,7 @@ COLUMN_HELP = {
     "success": "whether the deployed pipeline confirms the target, with a margin",
     "p_target": "the victim's probability of the target after the attack",
     "margin": "lead of the target's logit over the best other one",
-    "d_l2": "sum of squares of the perturbation, standardised units",
-    "d_smooth": "10⁴ times the variance of the perturbation's increments, standardised units",
-    "d_smooth_l2": "d_smooth + 0.01 d_l2",
+    **{own.column: own.help for own in USUAL},
     "l2_norm": "Euclidean norm of the perturbation, the root of d_l2",
     "linf": "largest absolute value of the perturbation, standardised units",
     "snr_db": "power of the recording over that of the perturbation, in dB; more is fainter",
@@ -41,6 +36,7 @@ COLUMN_HELP = {
     "status": "ok: attacked to the end; failed: an error; skipped: unusable, or not read as source",
     "message": "the reason where it is not ok",
     "split": "whether the victim was trained on the recording or not (heldout)",
+    "goal": "what counts as reached",
     "target_rate": "random onsets: share of those read right before that reach the target",
     "mean_power": "injected signals: mean square over the window, in variances of the ECG",
     "rms_mv": "root mean square over the window, in mV",
@@ -71,19 +67,9 @@ def read_cases(folder: Path) -> pd.DataFrame:
     Raises:
         StoreError: there is none, or it is no table of cases.
     """
-    import pandas as pd
-
     file = folder / "cases.csv"
     try:
-        # "NA" may be a record's name; only an empty cell or nan is a missing value.
-        cases = pd.read_csv(
-            file,
-            dtype={
-                c: str for c in ("case_id", "record", "source", "target", "predicted", "message")
-            },
-            keep_default_na=False,
-            na_values=["", "nan", "NaN"],
-        )
+        cases = CASES.frame(file)
     except FileNotFoundError:
         raise StoreError(f"{folder} holds no cases.csv; give the folder of an attack run") from None
     except (OSError, ValueError) as error:
@@ -93,7 +79,28 @@ def read_cases(folder: Path) -> pd.DataFrame:
         raise StoreError(f"{file} lacks the column {sorted(missing)[0]}")
     check_whole(file, len(cases))
     cases["success"] = cases["success"].astype(str).str.lower() == "true"
+    # Shown as missing, whether a cell is text or number; "NA" may be a record's name.
+    texts = [name for name in CASES.texts if name in cases]
+    cases[texts] = cases[texts].where(cases[texts] != "")
+    return with_distances(cases, known(read_json(folder / "summary.json")))
+
+
+def with_distances(cases: pd.DataFrame, told: Mapping[str, Distance]) -> pd.DataFrame:
+    """A table of cases that knows how its distances are called."""
+    cases.attrs["distances"] = dict(told)
     return cases
+
+
+def distances(cases: pd.DataFrame) -> dict[str, Distance]:
+    """Column -> how it is called, of every distance of a table of cases."""
+    told = cases.attrs.get("distances") or {own.column: own for own in USUAL}
+    return {column: own for column, own in told.items() if column in cases}
+
+
+def label(cases: pd.DataFrame, column: str) -> str:
+    """How a column is written for people."""
+    own = distances(cases).get(column)
+    return column if own is None else own.label
 
 
 def class_order(cases: pd.DataFrame) -> list[str]:
@@ -126,8 +133,9 @@ def metric_of(config: dict[str, Any]) -> str:
 
 def ranking_column(config: dict[str, Any], cases: pd.DataFrame) -> str:
     """The distance by which cases of a run are ranked: that of its own metric."""
-    column = OF_METRIC.get(metric_of(config), "d_l2")
-    return column if column in cases else "d_l2"
+    # A metric whose options make it another distance comes after the usual one of its name.
+    own = [d.column for d in distances(cases).values() if d.metric == metric_of(config)]
+    return own[-1] if own else USUAL[0].column
 
 
 def extremes(cases: pd.DataFrame, column: str, each: int = 3) -> dict[str, list[str]]:
@@ -231,6 +239,11 @@ def confidences(folder: Path) -> dict[str, float]:
         return {row["record"]: float(row["p_predicted"]) for row in rows if row.get("p_predicted")}
     except (OSError, KeyError, ValueError):
         return {}
+
+
+def sampling_rate(folder: Path) -> int:
+    """Sampling rate of a run's recordings in Hz; runs of the first version did not say theirs."""
+    return int((read_json(folder / "summary.json").get("input") or {}).get("fs") or FS)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

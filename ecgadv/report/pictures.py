@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ import numpy as np
 
 from ecgadv.evaluate.curves import ALL, pair_curves
 from ecgadv.records.base import class_name
-from ecgadv.records.preprocessing import FS
 from ecgadv.report import data, figures, injected, signals, style, type2
 from ecgadv.report.curves import robustness_by_metric, robustness_figure
 from ecgadv.tracking.content import read_json
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 GALLERY = ("best", "median", "worst", "missed", "beats")
 """Kinds of single cases that are drawn: least, middling and most perturbed, not successful, and
 enlarged with their R peaks."""
+
+MOST_DISTANCES = 2
+"""Distances that stand beside the signals of a comparison of metrics."""
 
 MOST_SPECTRA = 300
 """Cases that a spectrum is made from at most, in the order of the table."""
@@ -67,11 +70,6 @@ def overview(cases: pd.DataFrame, folder: Path, title: str, suffix: str = "") ->
     return written
 
 
-def sampling_rate(folder: Path) -> int:
-    """Sampling rate in Hz of a run's records."""
-    return int((read_json(folder / "summary.json").get("input") or {}).get("fs", FS))
-
-
 def _draw(
     row: Any,
     x: np.ndarray,
@@ -80,11 +78,10 @@ def _draw(
     confidence: dict[str, float],
     lead: str,
     fs: int,
+    labels: Mapping[str, str],
 ) -> Any:
     distances = {
-        column: float(row[column])
-        for column in data.DISTANCE_NAMES
-        if column in row and np.isfinite(row[column])
+        name: float(row[column]) for column, name in labels.items() if np.isfinite(row[column])
     }
     hit = str(row["predicted"]) == str(row["target"])
     return figures.before_after(
@@ -144,7 +141,7 @@ def spectra_figure(runs: dict[str, Path]) -> Any:
     n = max(x.size for x in ecg.values())
     padded = np.stack([np.pad(x, (0, n - x.size)) for x in ecg.values()])
     own_lengths = np.array([x.size for x in ecg.values()])
-    fs = sampling_rate(next(iter(runs.values())))
+    fs = data.sampling_rate(next(iter(runs.values())))
     return signals.spectra(groups, padded, lengths=lengths, ecg_lengths=own_lengths, fs=fs)
 
 
@@ -182,19 +179,17 @@ def compare_groups(cases: pd.DataFrame, runs: dict[str, Path], folder: Path) -> 
 
 def _robustness(cases: pd.DataFrame, runs: dict[str, Path], folder: Path) -> list[Path]:
     """Curves by metric, of sweeps over metrics that looked for the smallest perturbations."""
-    looked = [
-        metric
-        for metric, run in runs.items()
-        if read_json(run / "summary.json").get("robustness") and metric in data.OF_METRIC
-    ]
-    if len(looked) < 2:
+    curves, labels = {}, {}
+    for metric, run in runs.items():
+        summary = read_json(run / "summary.json")
+        column = str((summary.get("robustness") or {}).get("column", ""))
+        if column in cases:
+            mine = cases[cases["metric"] == metric].to_dict("records")
+            curves[metric] = pair_curves(mine, column)[ALL]
+            labels[metric] = data.label(cases, column)
+    if len(curves) < 2:
         return []
-    columns = {metric: data.OF_METRIC[metric] for metric in looked}
-    curves = {}
-    for metric, column in columns.items():
-        mine = cases[cases["metric"] == metric].to_dict("records")
-        curves[metric] = pair_curves(mine, column)[ALL]
-    figure = robustness_by_metric(curves, columns)
+    figure = robustness_by_metric(curves, labels)
     return [style.save_figure(figure, folder / "robustness_by_metric.png")]
 
 
@@ -215,7 +210,8 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
     if read_json(folder / "summary.json").get("robustness"):
         column = data.ranking_column(config, cases)
         curves = pair_curves(cases.to_dict("records"), column)
-        drawn = robustness_figure(curves, column, f"{data.metric_of(config)}: success in a budget")
+        heading = f"{data.metric_of(config)}: success in a budget"
+        drawn = robustness_figure(curves, data.label(cases, column), heading)
         pictures.overview.append(style.save_figure(drawn, place / "robustness_curve.png"))
     pictures.overview += injected.write_figure(folder) + type2.write_figures(folder)
     for stale in place.glob("*_*_*.p*"):
@@ -237,7 +233,8 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
         pictures.note = f"the recordings could not be read again: {problem}"
         return pictures
     confidence, leads = data.confidences(folder), data.read_leads(folder, wanted)
-    fs = sampling_rate(folder)
+    fs = data.sampling_rate(folder)
+    labels = {name: own.label for name, own in data.distances(cases).items()}
     row_of = {str(row["case_id"]): row for _, row in cases.iterrows()}
     chosen["beats"] = [ids[0] for ids in (chosen["median"], chosen["worst"]) if ids]
     for kind, ids in chosen.items():
@@ -248,12 +245,11 @@ def write_figures(folder: Path, *, each: int = 3) -> Pictures:
             if kind == "beats":
                 figure = _draw_beats(row, records[case], *deltas[case], fs)
             else:
-                figure = _draw(
-                    row, records[case], *deltas[case], confidence, leads.get(case, ""), fs
-                )
+                lead = leads.get(case, "")
+                figure = _draw(row, records[case], *deltas[case], confidence, lead, fs, labels)
             file = style.save_figure(figure, place / _file_name(kind, rank, case))
             pair = f"{class_name(str(row['source']))} to {class_name(str(row['target']))}"
-            value = f", {data.DISTANCE_NAMES[column]} = {row[column]:.3g}"
+            value = f", {data.label(cases, column)} = {row[column]:.3g}"
             pictures.gallery.setdefault(kind, []).append(
                 (file, f"{kind} {rank}: record {row['record']}, {pair}{value}")
             )
@@ -273,10 +269,11 @@ def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[
     """
     if len(runs) < 2:
         return []
-    tables = {}
+    tables, columns = {}, []
     for name, run in runs.items():
         cases = data.read_cases(run)
         won = cases[data.succeeded(cases)]
+        columns.append(list(data.distances(cases)))
         keys = zip(won["record"], won["source"], won["target"], strict=True)
         tables[name] = dict(zip(keys, won.to_dict("records"), strict=True))
     first = next(iter(tables.values()))
@@ -284,6 +281,7 @@ def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[
     if not shared:
         return []
     drawn = []
+    shown = [c for c in columns[0] if all(c in other for other in columns)][:MOST_DISTANCES]
     ids = {name: [str(t[key]["case_id"]) for key in shared] for name, t in tables.items()}
     # The same lead of all of them, as each may have changed another one most.
     deltas = {name: data.read_perturbations(runs[name], ids[name], lead=0) for name in runs}
@@ -291,7 +289,7 @@ def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[
     records, problem = data.read_signals(runs[name0], ids[name0], lead=0)
     if problem:
         return []
-    fs = sampling_rate(runs[name0])
+    fs = data.sampling_rate(runs[name0])
     for k, (record, source, target) in enumerate(shared):
         if any(ids[name][k] not in deltas[name] for name in runs) or ids[name0][k] not in records:
             continue
@@ -304,9 +302,7 @@ def compare_metrics(runs: dict[str, Path], folder: Path, most: int = 3) -> list[
             source=str(source),
             target=str(target),
             notes={
-                name: "  ".join(
-                    f"{c} = {tables[name][shared[k]][c]:.3g}" for c in ("d_l2", "d_smooth")
-                )
+                name: "  ".join(f"{c} = {tables[name][shared[k]][c]:.3g}" for c in shown)
                 for name in runs
             },
             fs=fs,

@@ -9,9 +9,8 @@ import numpy as np
 
 from ecgadv.evaluate.beats import TOLERANCE, agreement, r_peaks
 from ecgadv.evaluate.perceptibility import ECG_BAND
-from ecgadv.records.preprocessing import FS
 from ecgadv.report import style
-from ecgadv.report.figures import GAIN, Strip, checked_length, limits, stack, window
+from ecgadv.report.paper import GAIN, Strip, checked_length, limits, stack, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +36,7 @@ def beats(
     length: int | None = None,
     start: float | None = None,
     seconds: float = 5.0,
-    fs: int = FS,
+    fs: int,
 ) -> Figure:
     """Original and adversarial ECG, enlarged, with the R peaks that a detector finds in each.
 
@@ -132,7 +131,7 @@ def _triangles(
 
 
 def density(
-    signals: np.ndarray, lengths: np.ndarray | None = None, fs: float = FS
+    signals: np.ndarray, lengths: np.ndarray | None = None, *, fs: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Power spectral densities by Welch's method, the mean not removed.
 
@@ -164,7 +163,7 @@ def spectra(
     lengths: Mapping[str, np.ndarray] | None = None,
     ecg_lengths: np.ndarray | None = None,
     title: str = "",
-    fs: float = FS,
+    fs: float,
 ) -> Figure:
     """Spectra of perturbations, a line a group (metric): the median of the cases and quartiles.
 
@@ -195,7 +194,7 @@ def spectra(
     for rank, (name, group, own) in enumerate(groups):
         if not len(group):
             continue
-        frequency, power = density(group, own, fs)
+        frequency, power = density(group, own, fs=fs)
         q25, median, q75 = np.quantile(power, [0.25, 0.5, 0.75], axis=0)
         look = style.series(0) if name == "ECG" else style.metric_series(name, rank)
         axes.fill_between(

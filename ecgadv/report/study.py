@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecgadv.evaluate.tables import Table
 from ecgadv.records.base import CLASSES
 from ecgadv.report import data, style
 from ecgadv.report.type2 import KINDS, read_table
@@ -21,17 +22,23 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-COLUMNS = (
-    "job", "setting", "tried_on", "pair", "n_perturbations", "n_records", "n_trials", "n_hits",
-    "success_rate", "ci95_low", "ci95_high", "wilson_low", "wilson_high", "mean_power", "rms_mv",
-    "peak_mv", "snr_db", "d_l2", "seconds_per_case", "loss", "loss_at_nine_tenths",
+_SIZES = dict.fromkeys(("mean_power", "rms_mv", "peak_mv", "snr_db", "d_l2"), float)
+
+STUDY = Table(
+    {
+        "job": str, "setting": str, "tried_on": str, "pair": str, "n_perturbations": int,
+        "n_records": int, "n_trials": int, "n_hits": int, "success_rate": float, "ci95_low": float,
+        "ci95_high": float, "wilson_low": float, "wilson_high": float, **_SIZES,
+        "seconds_per_case": float, "loss": float, "loss_at_nine_tenths": float,
+    },
+    empty=frozenset(
+        {"success_rate", "ci95_low", "ci95_high", *_SIZES, "loss", "loss_at_nine_tenths"}
+    ),
 )  # fmt: skip
-"""Columns of ``study.csv``; those from ``mean_power`` on are medians over the job's cases."""
+"""``study.csv``; columns from ``mean_power`` on are medians over the job's cases."""
 
 ENDS = ("ci95_low", "ci95_high")
 """Ends of the interval over records; None where there are too few of them."""
-
-SIZES = ("mean_power", "rms_mv", "peak_mv", "snr_db", "d_l2")
 
 EDITED = "edited"
 """Kind of the rows of edited recordings, beside those of :data:`KINDS`."""
@@ -50,7 +57,7 @@ class Job:
     Attributes:
         name: its folder, relative to the sweep's.
         setting: the overrides in which it differs from the other jobs.
-        rows: rows of the table, see :data:`COLUMNS`.
+        rows: rows of the table, see :data:`STUDY`.
         history: rows of ``history.csv``; None without.
         settled: iteration from which on the power is within its limit, which falls until then; 0
             where it always is.
@@ -154,7 +161,7 @@ def read_study(*sweeps: Path) -> list[Job]:
             continue
         history = read_table(folder / "history.csv")
         done = cases[cases["status"].eq("ok")]
-        sizes = {c: float(done[c].median()) for c in SIZES if c in done and done[c].notna().any()}
+        sizes = {c: float(done[c].median()) for c in _SIZES if c in done and done[c].notna().any()}
         sizes["seconds_per_case"] = float(done["seconds"].mean())
         rows = [
             {"job": name, "setting": setting, "tried_on": kind, "pair": pair}
@@ -367,7 +374,7 @@ def write_study(sweep: Path) -> tuple[list[Job], list[Path]]:
     if not jobs:
         return [], []
     rows = [row for job in jobs for row in job.rows]
-    write_csv(sweep / "study.csv", rows, COLUMNS)
+    write_csv(sweep / "study.csv", rows, STUDY)
     write_atomic(sweep / "study.md", markdown(jobs) + "\n")
     drawn = style.save_figure(figure(jobs), sweep / "figures" / "study.png")
     return jobs, [sweep / "study.csv", sweep / "study.md", drawn]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgadv.report.data import DISTANCE_NAMES, attempted, class_order, succeeded
+from ecgadv.report.data import attempted, class_order, distances, succeeded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,7 @@ def _row(source: str, target: str, tried: pd.DataFrame) -> Row:
 
     won = tried[succeeded(tried)]
     quartiles = {}
-    for column in DISTANCE_NAMES:
+    for column in distances(tried):
         values = won[column].dropna().to_numpy(float) if column in won else np.zeros(0)
         if values.size:
             q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])
@@ -149,10 +150,10 @@ def success_cells(row: Row) -> list[str]:
     ]
 
 
-def distance_cells(row: Row) -> list[str]:
+def distance_cells(row: Row, columns: Iterable[str]) -> list[str]:
     """Source, target, and median (25 % – 75 %) of each distance."""
     cells = [row.source, row.target]
-    for column in DISTANCE_NAMES:
+    for column in columns:
         if column in row.quartiles:
             q25, median, q75 = row.quartiles[column]
             cells.append(f"{_short(median)} ({_short(q25)} – {_short(q75)})")
@@ -162,7 +163,11 @@ def distance_cells(row: Row) -> list[str]:
 
 
 SUCCESS_HEAD = ["source", "target", "success", "records", "rate", "95 %", "Wilson 95 %"]
-DISTANCE_HEAD = ["source", "target", *(f"{name}" for name in DISTANCE_NAMES.values())]
+
+
+def distance_head(cases: pd.DataFrame) -> list[str]:
+    """Heads of :func:`distance_cells`."""
+    return ["source", "target", *(own.label for own in distances(cases).values())]
 
 
 def _rich(title: str, head: list[str], found: list[Row], body: list[list[str]]) -> Table:
@@ -196,12 +201,12 @@ def distances_table(cases: pd.DataFrame) -> Table:
     found = rows(cases)
     title = "distances of the successful cases: median (25 % – 75 %), standardised units"
     # One column for the pair and tight ranges: the table fits a terminal of 80 columns.
-    body = []
+    body, columns = [], list(distances(cases))
     for row in found:
-        source, target, *cells = distance_cells(row)
+        source, target, *cells = distance_cells(row, columns)
         pair = f"{source} → {target}" if target else source
         body.append([pair, *(cell.replace(" – ", "–") for cell in cells)])
-    return _rich(title, ["pair", *DISTANCE_NAMES], found, body)
+    return _rich(title, ["pair", *columns], found, body)
 
 
 def _markdown(head: list[str], body: list[list[str]]) -> str:
@@ -218,4 +223,5 @@ def success_markdown(cases: pd.DataFrame) -> str:
 
 def distances_markdown(cases: pd.DataFrame) -> str:
     """The table of :func:`distances_table` in Markdown."""
-    return _markdown(DISTANCE_HEAD, [distance_cells(r) for r in rows(cases)])
+    columns = list(distances(cases))
+    return _markdown(distance_head(cases), [distance_cells(r, columns) for r in rows(cases)])

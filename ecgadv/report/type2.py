@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecgadv.records.preprocessing import FS
-from ecgadv.report import style
-from ecgadv.threat.transforms import FrontEnd
+from ecgadv.evaluate.trials import HISTORY, SHIFTS, trial_table
+from ecgadv.report import data, style
+from ecgadv.study.setting import device
+from ecgadv.threat.front_ends import from_config
 from ecgadv.tracking.content import read_json
 
 if TYPE_CHECKING:
@@ -27,16 +28,12 @@ KINDS = {
 
 
 def read_table(file: Path) -> pd.DataFrame | None:
-    """A CSV file with rows; None where there is none."""
-    import pandas as pd
-
+    """A table that lies beside ``cases.csv``, with rows; None where there is none."""
     if not file.is_file():
         return None
-    # Names stay texts: 007 and 7 are two recordings.
-    names = ("perturbation_case", "victim_record", "source", "target", "predicted", "made_from",
-             "case_id")  # fmt: skip
-    table = pd.read_csv(file, keep_default_na=False, dtype=dict.fromkeys(names, str))
-    return table if len(table) else None
+    table = {"shifts.csv": SHIFTS, "history.csv": HISTORY}.get(file.name) or trial_table()
+    found = table.frame(file)
+    return found if len(found) else None
 
 
 def _hits(shifts: pd.DataFrame) -> pd.Series:
@@ -46,7 +43,7 @@ def _hits(shifts: pd.DataFrame) -> pd.Series:
 
 
 @style.styled
-def shift_position(shifts: pd.DataFrame, fs: float = FS) -> Figure:
+def shift_position(shifts: pd.DataFrame, fs: float) -> Figure:
     """Share of readings that reach the target against the onset, with 95 % intervals over records.
 
     Args:
@@ -104,7 +101,8 @@ def spectrum(
     stopped: Sequence[float] = (),
     modelled: Sequence[float] = (),
     band: Sequence[float] | None = None,
-    fs: float = FS,
+    *,
+    fs: float,
 ) -> Figure:
     """Power spectral density of perturbations and records, with what filters and limits take out.
 
@@ -168,7 +166,7 @@ def write_figures(folder: Path) -> list[Path]:
     if "counts" in shifts:
         shifts = shifts[shifts["counts"].astype(str).str.lower() == "true"]
     if len(shifts):
-        drawn = shift_position(shifts, _rate(folder))
+        drawn = shift_position(shifts, data.sampling_rate(folder))
         written.append(style.save_figure(drawn, place / "shift_position.png"))
     history = read_table(folder / "history.csv")
     if history is not None:
@@ -180,10 +178,10 @@ def write_figures(folder: Path) -> list[Path]:
     except (OSError, KeyError, ValueError):
         return written
     if len(p) and config.get("threat_model") == "type2":
-        x, fs = _records(folder), _rate(folder)
+        x, fs = _records(folder), data.sampling_rate(folder)
         drawn = spectrum(
             _by_lead(p), None if x is None else _by_lead(x), _stopped(config, fs),
-            _modelled(config, fs), _band(config), fs,
+            _modelled(config, fs), _band(config), fs=fs,
         )  # fmt: skip
         written.append(style.save_figure(drawn, place / "spectrum.png"))
     return written
@@ -192,13 +190,6 @@ def write_figures(folder: Path) -> list[Path]:
 def _by_lead(signals: np.ndarray) -> np.ndarray:
     """(M, n) stays; of several leads (M, n, leads) -> (M·leads, n)."""
     return signals if signals.ndim == 2 else np.concatenate(np.moveaxis(signals, 2, 1))
-
-
-def _rate(folder: Path) -> float:
-    """Sampling rate of a run's perturbations in Hz."""
-    from ecgadv.records.preprocessing import FS
-
-    return float((read_json(folder / "summary.json").get("input") or {}).get("fs") or FS)
 
 
 def _records(folder: Path) -> np.ndarray | None:
@@ -216,7 +207,7 @@ def _stopped(config: dict[str, Any], fs: float) -> list[float]:
     node = config.get("evaluation") or {}
     if config.get("deployment") != "local" or node.get("filter") in (None, "none"):
         return []
-    return _frequencies({**node, "name": node["filter"]}, fs)
+    return list(from_config(device(config), fs).removed)
 
 
 def _modelled(config: dict[str, Any], fs: float) -> list[float]:
@@ -224,13 +215,7 @@ def _modelled(config: dict[str, Any], fs: float) -> list[float]:
     node = config.get("filter") or {}
     if config.get("deployment") != "local" or node.get("name") in (None, "none"):
         return []
-    return _frequencies(node, fs)
-
-
-def _frequencies(node: dict[str, Any], fs: float) -> list[float]:
-    """High-pass and mains of a front end, in Hz."""
-    end = FrontEnd.from_config(node, fs)
-    return [end.high_pass, *end.mains]
+    return list(from_config(node, fs).removed)
 
 
 def _band(config: dict[str, Any]) -> list[float] | None:

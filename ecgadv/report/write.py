@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgadv.errors import StoreError
+from ecgadv.evaluate.distances import Distance
+from ecgadv.evaluate.distances import known as known_distances
 from ecgadv.report import blocks, data, injected, pictures, study
 from ecgadv.tracking.content import job_status, overrides, read_json, run_folders
 from ecgadv.tracking.uris import hide_password
@@ -77,7 +79,12 @@ def _cases_table(cases: pd.DataFrame, shown_in: dict[str, str]) -> dict[str, Any
     """The cases, those of the gallery (case id -> id of the picture) with a link to it."""
     listed = cases.head(MOST_ROWS)
     shown = [c for c in cases.columns if c not in _HIDDEN and not cases[c].isna().all()]
-    table = blocks.page_table("cases", shown, listed[shown].astype(object).to_numpy().tolist())
+    table = blocks.page_table(
+        "cases",
+        shown,
+        listed[shown].astype(object).to_numpy().tolist(),
+        more_help={column: own.help for column, own in data.distances(cases).items()},
+    )
     if "record" in shown:
         place = shown.index("record")
         for row, case in zip(table["rows"], listed["case_id"], strict=True):
@@ -194,7 +201,7 @@ def write_report(folder: Path) -> Path:
         "comparisons": [],
         "gallery": gallery,
         "gallery_note": drawn.note,
-        "ranking": data.DISTANCE_NAMES[data.ranking_column(config, cases)],
+        "ranking": data.label(cases, data.ranking_column(config, cases)),
         "cases": _cases_table(cases, shown_in),
         "cut": max(0, len(cases) - MOST_ROWS),
         "command": _command(overrides(folder)) if (folder / ".hydra").is_dir() else "",
@@ -240,7 +247,11 @@ def write_sweep_report(sweep: Path) -> Path:
     summary: dict[str, Any] = {}
     tried: list[tuple[str, dict[str, Any]]] = []
     finished: list[tuple[str, Path]] = []
-    head = ["job", "overrides", "status", *blocks.JOB_HEAD, "gradients a case"]
+    named: dict[str, Distance] = {}
+    for job in jobs:
+        named |= known_distances(read_json(job / "summary.json"))
+    columns = list(named)
+    head = ["job", "overrides", "status", *blocks.job_head(columns), "gradients a case"]
     no_cells = [None] * (len(head) - 3)
     for job in jobs:
         name, set_by = str(job.relative_to(sweep)), " ".join(_told(overrides(job)))
@@ -262,10 +273,12 @@ def write_sweep_report(sweep: Path) -> Path:
         metric = data.metric_of(config)
         merged.append(cases.assign(job=name, metric=metric))
         by_metric.setdefault(metric, job)
-        job_rows.append([*row, *blocks.job_cells(cases), summary.get("gradients_per_case")])
+        row += blocks.job_cells(cases, columns)
+        job_rows.append([*row, summary.get("gradients_per_case")])
     if not merged:
         raise StoreError(f"{sweep}: no job with a cases.csv lies there")
     cases = pd.concat(merged, ignore_index=True)
+    cases = data.with_distances(cases, named)
     cases = cases[["job", "metric", *[c for c in cases.columns if c not in ("job", "metric")]]]
     place = sweep / "figures"
     drawn = []

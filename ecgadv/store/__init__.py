@@ -9,7 +9,6 @@ same kind for each share in ``shards/``, whose parts the run's own folder takes 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import shutil
@@ -23,20 +22,24 @@ from typing import IO, Any
 import numpy as np
 
 from ecgadv.errors import RefusedError, StoreError
-from ecgadv.store.columns import CASE_COLUMNS, PART_KEYS
-from ecgadv.store.files import csv_text, format_cell, read_object, write_atomic, write_csv
+from ecgadv.evaluate.tables import Row, Table
+from ecgadv.evaluate.trials import Beside
+from ecgadv.store.columns import CASE_COLUMNS, CASES, PART_KEYS
+from ecgadv.store.files import read_object, write_atomic, write_csv
 from ecgadv.store.identity import SHARDS, differing, message
 from ecgadv.store.locks import FolderLock
+from ecgadv.store.parts import Part, part_files, part_name, read_part
 from ecgadv.store.reading import Run, load_run
 
 __all__ = [
+    "CASES",
     "CASE_COLUMNS",
     "PART_KEYS",
     "SHARDS",
     "FolderLock",
+    "Part",
     "Run",
     "RunStore",
-    "format_cell",
     "is_complete",
     "load_run",
     "part_files",
@@ -59,12 +62,14 @@ class RunStore:
 
     Attributes:
         folder: absolute path.
+        cases: the table of its cases.
         parts: chunk number -> its rows and arrays, as read or written.
         set_aside: damaged parts that were found, under their new names.
     """
 
     folder: Path
-    parts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    cases: Table = CASES
+    parts: dict[int, Part] = field(default_factory=dict)
     set_aside: list[Path] = field(default_factory=list)
     _lock: FolderLock | None = None
     _due: dict[str, float] = field(default_factory=dict)
@@ -97,7 +102,7 @@ class RunStore:
             raise StoreError(f"{self.folder}: cannot be written ({error.strerror})") from None
         for number, file in part_files(self.folder).items():
             try:
-                self.parts[number] = _read_part(file)
+                self.parts[number] = read_part(file)
             except StoreError:
                 raise
             except Exception:  # damage can show in any way
@@ -147,9 +152,9 @@ class RunStore:
             write_atomic(self.folder / "plan.json", json.dumps(plan, indent=1))
         for number, chunk in enumerate(plan["chunks"]):
             part = self.parts.get(number)
-            if part is not None and [row["case_id"] for row in part["rows"]] != chunk:
+            if part is not None and part.names != chunk:
                 del self.parts[number]
-                self._put_aside(self.folder / "parts" / _part_name(number))
+                self._put_aside(self.folder / "parts" / part_name(number))
         if not is_share:
             self._take_over(plan)
         return plan
@@ -205,9 +210,8 @@ class RunStore:
                 if number in self.parts or number >= len(plan["chunks"]):
                     continue
                 try:
-                    part = _read_part(file)
-                    rows = [row["case_id"] for row in part["rows"]]
-                    if rows != plan["chunks"][number]:
+                    part = read_part(file)
+                    if part.names != plan["chunks"][number]:
                         raise ValueError("another chunk")
                 except StoreError:
                     raise
@@ -221,34 +225,38 @@ class RunStore:
                 what = f"shard {share.name.replace('-of-', '/')} of this run"
                 FolderLock(share, what).refuse_taken()
 
-    def add(
-        self, number: int, rows: list[dict[str, Any]], delta: np.ndarray, scale_mv: np.ndarray
-    ) -> None:
-        """Keep one finished chunk: rows in order; arrays hold a row per ``ok`` case.
+    def add(self, number: int, rows: list[Row], delta: np.ndarray, scale_mv: np.ndarray) -> None:
+        """Keep one finished chunk of cases without further tables; see :meth:`keep`.
+
+        Raises:
+            StoreError: rows and arrays disagree, or it cannot be written.
+        """
+        try:
+            part = Part.of(rows, delta, scale_mv)
+        except ValueError as error:
+            raise StoreError(f"chunk {number}: {error}") from None
+        self.keep(number, part)
+
+    def keep(self, number: int, part: Part) -> None:
+        """Keep one finished chunk.
 
         Raises:
             StoreError: it cannot be written; earlier chunks are untouched.
+            ValueError: a row is none of the table of cases.
         """
-        ids = [row["case_id"] for row in rows if row["status"] == "ok"]
-        if len(ids) != len(delta) or len(ids) != len(scale_mv):
-            raise StoreError(f"chunk {number}: {len(ids)} ok cases, {len(delta)} perturbations")
-        part = {
-            "rows": rows,
-            "case_id": np.array(ids, dtype="U") if ids else np.zeros(0, "U1"),
-            "delta": delta.astype(np.float32),
-            "scale_mv": scale_mv.astype(np.float32),
-        }
-        buffer = io.BytesIO()
-        stored: dict[str, Any] = {k: v for k, v in part.items() if k != "rows"}
-        stored["rows"] = np.array(json.dumps(rows))
-        np.savez(buffer, allow_pickle=False, **stored)
-        write_atomic(self.folder / "parts" / _part_name(number), buffer.getvalue())
+        for row in part.rows:
+            self.cases.check(row)
+        write_atomic(self.folder / "parts" / part_name(number), part.packed())
         self.parts[number] = part
         self._behind = True
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows so far, in chunk order."""
-        return [row for number in sorted(self.parts) for row in self.parts[number]["rows"]]
+    def rows(self) -> list[Row]:
+        """Rows of all cases so far, in chunk order."""
+        return [row for number in sorted(self.parts) for row in self.parts[number].rows]
+
+    def beside(self) -> Beside:
+        """Rows of the other tables so far, in chunk order."""
+        return Beside.joined(self.parts[number].beside for number in sorted(self.parts))
 
     def export(self, final: bool = False) -> None:
         """Write ``cases.csv`` and the perturbations; while the run goes on, where they are due."""
@@ -264,7 +272,7 @@ class RunStore:
                 self._due[name] = ended + max(period, (ended - started) / EXPORT_SHARE)
 
     def _export_cases(self) -> None:
-        write_csv(self.folder / "cases.csv", self.rows(), CASE_COLUMNS)
+        write_csv(self.folder / "cases.csv", self.rows(), self.cases)
         self._behind = False
 
     def is_exported(self) -> bool:
@@ -273,16 +281,16 @@ class RunStore:
             found = (self.folder / "cases.csv").read_text(encoding="utf-8")
         except (OSError, ValueError):
             return False
-        return found == csv_text(self.rows(), CASE_COLUMNS)
+        return found == self.cases.text(self.rows())
 
     def _export_perturbations(self) -> None:
-        parts = [self.parts[n] for n in sorted(self.parts) if len(self.parts[n]["delta"])]
+        parts = [self.parts[n] for n in sorted(self.parts) if len(self.parts[n].delta)]
         empty = {"case_id": (0,), "delta": (0, 0), "scale_mv": (0,)}
 
         def write(file: IO[bytes]) -> None:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
                 for key in PART_KEYS:
-                    arrays = [part[key] for part in parts] or [
+                    arrays = [getattr(part, key) for part in parts] or [
                         np.zeros(empty[key], "U1" if key == "case_id" else np.float32)
                     ]
                     # A fixed date: the same results are the same bytes.
@@ -297,9 +305,9 @@ class RunStore:
         broken = [
             number
             for number, part in self.parts.items()
-            if any(row["status"] == "failed" for row in part["rows"])
+            if any(row["status"] == "failed" for row in part.rows)
         ]
-        return sum(len(self.parts.pop(number)["rows"]) for number in broken)
+        return sum(len(self.parts.pop(number).rows) for number in broken)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the run; {} where there is none."""
@@ -318,16 +326,6 @@ def _write_array(file: IO[bytes], arrays: Sequence[np.ndarray]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
     for array in arrays:
         file.write(np.ascontiguousarray(array, dtype).tobytes())
-
-
-def _part_name(number: int) -> str:
-    return f"part-{number:06d}.npz"
-
-
-def part_files(folder: Path) -> dict[int, Path]:
-    """Chunk number -> part, of a run's folder."""
-    files = sorted((folder / "parts").glob("part-*.npz"))
-    return {int(f.stem.split("-")[1]): f for f in files if f.stem.split("-")[1].isdigit()}
 
 
 def shares(folder: Path) -> list[Path]:
@@ -358,19 +356,6 @@ def _link(source: Path, target: Path) -> None:
     except OSError as error:
         scratch.unlink(missing_ok=True)
         raise StoreError(f"{target}: cannot be written ({error.strerror})") from None
-
-
-def _read_part(file: Path) -> dict[str, Any]:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{file}: cannot be read ({error.strerror})") from None
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        part: dict[str, Any] = {k: stored[k] for k in PART_KEYS}
-        part["rows"] = json.loads(str(stored["rows"]))
-    if len({len(part[k]) for k in PART_KEYS}) != 1 or not isinstance(part["rows"], list):
-        raise ValueError("rows and arrays disagree")
-    return part
 
 
 def success_pairs(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

@@ -1,19 +1,16 @@
-"""Files that are written whole or not at all, and the text of a table's cells."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from ecgadv.errors import StoreError
+from ecgadv.evaluate.tables import Table
 
 
 def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object]) -> None:
@@ -60,29 +57,14 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows as CSV, atomically; missing cells are empty."""
-    write_atomic(path, csv_text(rows, columns))
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], table: Table) -> None:
+    """Write rows of a table as CSV, atomically.
 
-
-def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """The text that :func:`write_csv` writes."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows({k: format_cell(v) for k, v in row.items()} for row in rows)
-    return buffer.getvalue()
-
-
-def format_cell(value: Any) -> str:
-    """Text of a table cell: ``true``/``false``, nine significant digits, empty for None."""
-    if value is None:
-        return ""
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, float | np.floating):
-        return f"{value:.9g}"
-    return str(value)
+    Raises:
+        StoreError: see :func:`write_atomic`.
+        ValueError: a row is none of the table.
+    """
+    write_atomic(path, table.text(rows))
 
 
 def read_object(file: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgadv.errors import RefusedError, StoreError
+from ecgadv.signature import signature
 from ecgadv.store.files import read_object
 
 SHARDS = "shards"
@@ -99,8 +100,6 @@ def stored_identity(folder: Path) -> dict[str, Any]:
             "victim": victim.get("sha256") if isinstance(victim, dict) else None,
         }
     if _is_run(config):
-        from ecgadv.config import signature
-
         return {"signature": signature(config)}
     if _has_parts(folder):
         # A plan cut anew shows by their cases whether the parts belong to it.

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgadv.errors import StoreError
+from ecgadv.making import instantiate
 from ecgadv.records.base import CLASSES
 from ecgadv.records.opening import open_source
 from ecgadv.records.preprocessing import FS, N_SAMPLES
-from ecgadv.store.columns import CASE_COLUMNS, PART_KEYS
+from ecgadv.store.columns import CASES, PART_KEYS
 from ecgadv.store.files import read_object
 
 if TYPE_CHECKING:
@@ -74,16 +75,9 @@ class Run:
         Raises:
             StoreError: it is cut off, or no table of cases.
         """
-        import pandas as pd
-
         file = self.folder / "cases.csv"
-        text = dict.fromkeys(
-            ("case_id", "record", "source", "target", "predicted", "status", "message", "split"),
-            str,
-        )
         try:
-            empty = {c: [""] for c in CASE_COLUMNS if c not in text}
-            table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=empty)
+            table = CASES.frame(file)
             table["success"]
         except (OSError, ValueError, KeyError) as error:
             why = str(error).splitlines()[0]
@@ -102,8 +96,6 @@ class Run:
         Raises:
             StoreError: the run does not say where its recordings are, or they have changed.
         """
-        from ecgadv.config import instantiate
-
         if "data" not in self.config:
             raise StoreError(f"{self.folder}: no config.json, so its recordings are not known")
         said = self.summary.get("input", {})

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ecgadv.threat.channel import Channel
-from ecgadv.threat.objectives import UNTARGETED, margin_array, required_margin
+from ecgadv.threat.channel import Channel, Views
+from ecgadv.threat.goals import Aim, Exclusive, Goal
 from ecgadv.victims.loading import Victim
 
 SUCCESS_RATE = 0.5
@@ -22,13 +22,6 @@ SUCCESS_RATE = 0.5
 
 KEY_SAMPLES, KEY_STEP = 256, 0.02
 """Samples of a recording, and the rounding of them, that its random numbers come from."""
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """(…, C) -> (…, C) in float64."""
-    shifted = np.asarray(logits, np.float64)
-    shifted = np.exp(shifted - shifted.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
 
 
 def record_key(x: np.ndarray) -> int:
@@ -113,6 +106,7 @@ def trial_of(
     *,
     onsets: np.ndarray | None = None,
     finite: bool = True,
+    goal: Goal | None = None,
 ) -> Trial:
     """A trial from its readings.
 
@@ -123,20 +117,20 @@ def trial_of(
         target: class index, or ``UNTARGETED``.
         onsets: (K,); None for 0.
         finite: whether the perturbation is finite; one that is not reaches nothing.
+        goal: what is wanted; None for a class.
     """
     count, classes = logits.shape
-    before = np.broadcast_to(clean.argmax(1), (count,))
-    before = np.where(np.isfinite(np.broadcast_to(clean, logits.shape)).all(1), before, -1)
-    at, to = np.full(count, source), np.full(count, target)
+    goal = goal or Exclusive()
+    clean = np.broadcast_to(clean, logits.shape)
+    aim = Aim(np.full(count, source), np.full(count, target), clean)
+    known = goal.stands(clean, aim)
     with np.errstate(invalid="ignore"):
-        lead = margin_array(logits, at, to)
-        sound = finite & np.isfinite(logits).all(1)
-        reached = sound & (lead >= required_margin(logits))
-        probability = softmax(logits)
-    p = 1.0 - probability[:, source] if target == UNTARGETED else probability[:, target]
+        lead = goal.margin(np.asarray(logits, np.float64), aim)
+        p = goal.probability(logits, aim)
+    sound = finite & np.isfinite(logits).all(1)
+    reached = finite & goal.reached(logits, aim)
     read = logits.argmax(1)
-    # A record that is read as its target before anything is added is no case.
-    known = (before == source) & (target != source)
+    before = clean.argmax(1)[np.isfinite(clean).all(1)]
     return Trial(
         hits=np.bincount(read, minlength=classes),
         n_clean=int(known.sum()),
@@ -144,7 +138,7 @@ def trial_of(
         n_left=int((sound & known & (read != source)).sum()),
         p_target=float(p.mean()),
         margin=float(lead.mean()),
-        clean=np.bincount(before[before >= 0], minlength=classes),
+        clean=np.bincount(before, minlength=classes),
         onsets=np.zeros(count, np.int64) if onsets is None else np.asarray(onsets),
         read=read,
         counts=known,
@@ -182,12 +176,14 @@ class Judge:
     Attributes:
         victim: who reads.
         channel: how a perturbation reaches it.
+        goal: what counts as reached.
         shifts: random onsets on each recording, where the onset moves.
         seed: of the onsets, which come from a stream of their own.
     """
 
     victim: Victim
     channel: Channel = field(default_factory=Channel)
+    goal: Goal = field(default_factory=Exclusive)
     shifts: int = 100
     seed: int = 0
 
@@ -198,14 +194,23 @@ class Judge:
         stream = [case_seed(self.seed, x, target), 1]
         if other is not None:
             stream += [record_key(other)]
-        return self.channel.draw(np.random.default_rng(stream), span, self.shifts)
+        return self.channel.draw([stream], [span], self.shifts).onset[0, 0]
 
     def read(
         self, x: np.ndarray, delta: np.ndarray | None, span: int, onsets: np.ndarray
     ) -> np.ndarray:
         """(K, C) logits of one recording at its onsets, see :meth:`Channel.arrive`."""
-        arriving = self.channel.arrive(x, delta, span, onsets)
+        added = None if delta is None else delta[None]
+        arriving = self._arriving(x[None], added, np.array([span]), onsets[None])[0]
         return self._logits(arriving, np.full(len(arriving), span))
+
+    def _arriving(
+        self, x: np.ndarray, delta: np.ndarray | None, spans: np.ndarray, onsets: np.ndarray
+    ) -> np.ndarray:
+        """(B, K, leads·n) float64."""
+        added = None if delta is None else np.asarray(delta, np.float64)
+        views = Views(np.zeros_like(onsets), onsets)
+        return np.asarray(self.channel.arrive(np.asarray(x, np.float64), added, views, spans))
 
     def _logits(self, signal: np.ndarray, spans: np.ndarray) -> np.ndarray:
         return self.victim.logits(self.victim.standardise_array(signal, spans))
@@ -248,17 +253,17 @@ class Judge:
             clean = self.clean(x, spans, onsets)
         finite = np.isfinite(delta).all(axis=1)
         added = np.where(finite[:, None], delta, 0).astype(np.float64)
-        each = zip(x, added, spans.astype(int).tolist(), onsets, strict=True)
         if self.channel.moving:
             # One case after another: all onsets of all cases do not fit into memory.
+            each = zip(x, added, spans.astype(int).tolist(), onsets, strict=True)
             read = [self.read(*one) for one in each]
         else:
-            arriving = [self.channel.arrive(*one) for one in each]
-            together = np.concatenate(arriving) if arriving else np.zeros_like(added)
+            still = np.zeros((len(x), 1), np.int32)
+            together = self._arriving(x, added, spans, still)[:, 0]
             read = list(self._logits(together, spans)[:, None, :])
         parts = zip(clean, read, source.tolist(), target.tolist(), onsets, finite, strict=True)
         return [
-            trial_of(before, after, at, to, onsets=o, finite=bool(ok))
+            trial_of(before, after, at, to, onsets=o, finite=bool(ok), goal=self.goal)
             for before, after, at, to, o, ok in parts
         ]
 

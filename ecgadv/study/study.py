@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,37 +18,21 @@ from ecgadv.attacks.eot import paper_shifts
 from ecgadv.errors import ConfigError
 from ecgadv.study.cases import ANY, CaseSpec
 from ecgadv.study.judge import Judge, Trial, case_seed
-from ecgadv.threat.channel import NO_SHIFTS
-from ecgadv.threat.injection import Injection
+from ecgadv.threat.channel import NO_SHIFTS, Channel
+from ecgadv.threat.goals import UNTARGETED, Aim
 from ecgadv.threat.limits import mask_array
 from ecgadv.threat.metrics import Quadratic
-from ecgadv.threat.objectives import UNTARGETED, Cases, Objective, draw_onsets
-from ecgadv.threat.transforms import FrontEnd, draw_views
+from ecgadv.threat.objectives import Cases, Objective
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import valid_mask
 from ecgadv.victims.twin import ITSELF, about_twin, twin_of
 
-MOST_ROUNDS = 1024
-"""Sets of views drawn for an injected case at most; a longer attack goes round them."""
+ROUNDS, MOST_ROUNDS = 128, 1024
+"""Sets of views drawn for a case, and for one of an injected signal at most; an attack uses one an
+iteration, and a longer one goes round them."""
 
 Tick = Callable[[int, int], None]
 Solver = Callable[[Cases, Tick | None], Solution]
-
-
-@dataclass(frozen=True)
-class Injected:
-    """What an attacker who injects a signal can do, and believes.
-
-    Attributes:
-        window: samples that a signal lasts.
-        front_end: F as the attacker models it.
-        pool: (K, leads·n) standardised records of universal training, class after class; None
-            without.
-    """
-
-    window: int
-    front_end: FrontEnd
-    pool: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -112,10 +96,11 @@ class Study:
         victim: the classifier attacked.
         metric: the distance to be small, over the victim's leads.
         attack: the solver; it never sees the judge.
-        judge: the deployment.
+        judge: the deployment, with the goal.
         seed: of everything random in the attack.
         shifts: random onsets that the attack averages over in an evaluation; 0 for the fixed one.
-        injected: of an injected signal; None where the recording is edited.
+        channel: how a perturbation arrives, as the attacker models it; None for as it does. Whether
+            the onset moves there follows from ``shifts``.
 
     Raises:
         ConfigError: an option of the attack does not fit the victim or the deployment.
@@ -130,16 +115,23 @@ class Study:
         *,
         seed: int = 0,
         shifts: int = 0,
-        injected: Injected | None = None,
+        channel: Channel | None = None,
     ) -> None:
         self.victim, self.metric, self.attack, self.judge = victim, metric, attack, judge
-        self.seed, self.injected = seed, injected
+        self.seed, self.shifts = seed, shifts
+        lacking = sorted(attack.needs - victim.can)
+        if lacking:
+            raise ConfigError(
+                f"attack={attack.name}: needs {', '.join(lacking)}, which victim {victim.name} "
+                "does not give"
+            )
         self.padding = bool(getattr(attack, "perturb_padding", False))
-        self.shifts = shifts
-        if injected is not None and shifts and getattr(attack, "schedule", None) == "paper":
-            self.shifts = paper_shifts(injected.window, victim.n)
-        if shifts and injected is None and not judge.channel.moving:
+        believed = channel or judge.channel
+        if believed.injected and shifts and getattr(attack, "schedule", None) == "paper":
+            self.shifts = paper_shifts(believed.window or victim.n, victim.n)
+        if shifts and not judge.channel.moving:
             raise ConfigError(NO_SHIFTS)
+        self.channel = replace(believed, moving=shifts > 0)
         self.limits = None
         if isinstance(attack, Attack):
             self.limits = attack.limits_for(victim.fs, victim.leads)
@@ -150,8 +142,8 @@ class Study:
         """(n,) 1 on the samples that window and mask of the attack leave, from onset 0 on."""
         n = self.victim.n
         own = np.ones(n, np.float32)
-        if self.injected is not None:
-            own = (np.arange(n) < self.injected.window).astype(np.float32)
+        if self.channel.injected:
+            own = (np.arange(n) < (self.channel.window or n)).astype(np.float32)
         spans = getattr(self.attack, "mask", None)
         if spans is not None:
             own = own * mask_array(spans, n, self.victim.fs)
@@ -185,10 +177,12 @@ class Study:
         Injected signals are seen in so many turns that a gradient needs no more memory than the
         largest chunk of single readings.
         """
-        if self.injected is None:
-            return Objective(victim, self.shifts)
         at_once = max(1, LARGEST_AUTO[backend.device_kind()] // width)
-        return Injection(victim, self.injected.front_end, self.shifts, self.injected.pool, at_once)
+        pool, clean = self.channel.pool, None
+        if pool is not None:
+            spans, still = np.full(len(pool), victim.n), [np.zeros(1, np.int64)] * len(pool)
+            clean = np.concatenate(self.judge.clean(pool, spans, still))
+        return Objective(victim, self.judge.goal, self.channel, self.shifts, at_once, clean)
 
     def solver(self, width: int, precision: str = "float32") -> Solver:
         """The compiled attack on chunks of ``width`` cases, kept for the next ones."""
@@ -205,8 +199,13 @@ class Study:
             self._solvers[key] = Engine(self.attack, problem).run
         return self._solvers[key]
 
-    def cases(self, chunk: Chunk, source: np.ndarray) -> Cases:
+    def cases(self, chunk: Chunk, source: np.ndarray, clean: np.ndarray | None = None) -> Cases:
         """Everything that decides the cases of a chunk, as the engine takes it.
+
+        Args:
+            chunk: the cases.
+            source: (B,) class index that must be left.
+            clean: (B, C) logits of the unperturbed records.
 
         Raises:
             ConfigError: a mask leaves no sample free, or has gaps where there is a band.
@@ -224,28 +223,12 @@ class Study:
         seeds = [
             case_seed(self.seed, x, int(t)) for x, t in zip(chunk.x, chunk.target, strict=True)
         ]
-        if self.injected is None:
-            views = draw_onsets(seeds, span, self.shifts)
-        else:
-            views = self._views(seeds, chunk.seen)
-        return Cases(chunk.x, valid, free, source, chunk.target, span, views)
-
-    def _views(self, seeds: Sequence[int], seen: np.ndarray | None) -> np.ndarray:
-        """(B, rounds, K) random onsets, and records of the pool where there is one."""
-        assert self.injected is not None
-        assert isinstance(self.attack, Attack)
-        n, rows = self.victim.n, []
-        rounds = min(self.attack.max_steps(), MOST_ROUNDS)
-        for i, own in enumerate(seeds):
-            first, count = (0, 1) if seen is None else (int(v) for v in seen[i])
-            drawn = draw_views(
-                [own], self.injected.window, n, rounds=rounds, shifts=self.shifts, records=count
-            )
-            if seen is not None and not self.shifts:
-                # Without shifts the records still take turns.
-                drawn = drawn + n * (np.arange(drawn.shape[1])[None, :, None] % count)
-            rows.append(drawn[0] + n * first)
-        return np.stack(rows).astype(np.int32)
+        rounds = ROUNDS if self.shifts else 1
+        if self.channel.injected and (self.shifts or chunk.seen is not None):
+            assert isinstance(self.attack, Attack)
+            rounds = min(self.attack.max_steps(), MOST_ROUNDS)
+        views = self.channel.draw(seeds, span, self.shifts, rounds, chunk.seen)
+        return Cases(chunk.x, valid, free, source, chunk.target, span, views, clean)
 
     def span(self, lengths: np.ndarray) -> np.ndarray:
         """(B,) samples that std(·) counts: all of them where the padding is perturbed too."""
@@ -298,7 +281,8 @@ class Study:
             # Rows that are missing, or no cases, are filled up with a case that is one.
             rows = np.full(width, live[0])
             rows[live] = live
-            cases = self.cases(chunk.rows(rows), source[rows])
+            before = np.array([logits.mean(0) for logits in clean])[rows] if own else None
+            cases = self.cases(chunk.rows(rows), source[rows], before)
             solver = solve or self.solver(width, precision)
             with meter():
                 started = time.perf_counter()
@@ -330,12 +314,17 @@ class Study:
             return "the victim's outputs on it are not finite"
         if target == source:
             return f"it is read as {names[target]}, the target, before anything is added"
-        n_clean = int((np.broadcast_to(clean.argmax(1), (count,)) == source).sum())
+        goal, before = self.judge.goal, np.broadcast_to(clean, (count, clean.shape[1]))
+        n_clean = int(
+            goal.stands(before, Aim(np.full(count, source), np.full(count, target), before)).sum()
+        )
         if 2 * n_clean >= count:
             return ""
+        read = most_read(clean)
+        if read == source and (clean.argmax(1) == source).all():
+            return f"goal={goal.name} is reached before anything is added"
         if not self.judge.channel.moving or self.judge.channel.injected:
-            read = names[most_read(clean)]
-            return f"it is read as {read}, not as {names[source]}, before anything is added"
+            return f"it is read as {names[read]}, not as {names[source]}, before anything is added"
         return (
             f"it is read as {names[source]} at {n_clean} of {count} random onsets before anything "
             "is added, at fewer than half"
@@ -353,7 +342,9 @@ def chunks(count: int, size: int) -> Iterator[np.ndarray]:
         yield np.arange(start, min(start + size, count))
 
 
-def goals(specs: Sequence[CaseSpec], classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def class_indices(
+    specs: Sequence[CaseSpec], classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Class indices of source and target, (B,) each."""
     # Toward a target the class left does not matter, so one of many classes needs none.
     source = np.array([0 if s.source == ANY else classes.index(s.source) for s in specs])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -16,22 +16,28 @@ import numpy as np
 
 from ecgadv import __version__, backend
 from ecgadv.attacks.base import Attack
-from ecgadv.config import instantiate, signature
-from ecgadv.errors import ConfigError, EcgadvError
+from ecgadv.errors import ConfigError
 from ecgadv.evaluate import curves
 from ecgadv.evaluate import summary as summaries
-from ecgadv.evaluate.cases import case_rows, left_out, skipped_record
+from ecgadv.evaluate.cases import skipped_record
+from ecgadv.evaluate.distances import Distance
+from ecgadv.evaluate.tables import Table
+from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
 from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
-from ecgadv.report.progress import Progress
 from ecgadv.report.write import write_report
+from ecgadv.signature import signature
 from ecgadv.store import RunStore, part_files, success_pairs, write_csv
+from ecgadv.store.columns import case_table
 from ecgadv.store.files import read_object
 from ecgadv.store.identity import refuse_other
+from ecgadv.study.audience import audience, universal_specs
 from ecgadv.study.cases import CaseSpec, enumerate_cases
-from ecgadv.study.study import Chunk, Study, goals
+from ecgadv.study.setting import open_study
+from ecgadv.study.study import Study
 from ecgadv.tasks import type2
+from ecgadv.tasks.chunks import Setup, attack_all
 from ecgadv.tasks.common import (
     open_records,
     open_victim,
@@ -42,33 +48,14 @@ from ecgadv.tasks.common import (
     unusable_records,
     use_caches,
 )
-from ecgadv.tasks.type2 import Audience
 from ecgadv.tracking import NullTracker, is_uploaded, open_tracker, resolve_uri, ui_command
 from ecgadv.victims.declared import KEYS, Reading, declared
-from ecgadv.victims.loading import WEIGHTS, Victim
-from ecgadv.victims.pipeline import flatten, unflatten
+from ecgadv.victims.loading import WEIGHTS
 
 ATTACK_VERSION = "3"
 """Part of a run's identity; changes with anything that changes what an attack finds."""
 
 VERSIONED = ("ecgadv", "hydra-core", "mlflow", "numpy", "scipy")
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything an attack run is made of.
-
-    Attributes:
-        records: of the data source.
-        study: attack, victim and judge.
-        splits: record name -> ``train`` or ``heldout``.
-        heard: recordings of injected signals; None where recordings are edited.
-    """
-
-    records: RecordSet
-    study: Study
-    splits: Mapping[str, str]
-    heard: Audience | None = None
 
 
 def run(cfg: Mapping[str, Any], folder: Path) -> int:
@@ -93,6 +80,7 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
         EcgadvError: an option, the data or the victim cannot be used.
     """
     attack: Attack = instantiate(cfg["attack"])
+    table = case_table(Distance.of(instantiate(cfg["metric"])))
     selection = Selection.from_config(cfg["selection"], declared(cfg["victim"]).classes)
     identity = {"signature": signature(cfg), "attack_version": ATTACK_VERSION}
     refuse_other(folder, **identity)
@@ -104,26 +92,13 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
         study = open_study(cfg, open_victim(cfg, records), attack)
         identity |= {"victim": study.victim.sha256}
         refuse_other(folder, **identity)
-    return partial(_run, cfg, folder, attack, selection, records, study, identity)
-
-
-def open_study(cfg: Mapping[str, Any], victim: Victim, attack: Attack) -> Study:
-    """Attack and judge of a configuration.
-
-    Raises:
-        ConfigError: an option does not fit the victim or the deployment.
-    """
-    metric = instantiate(cfg["metric"])
-    return Study(
-        victim, metric.over(victim.leads), attack, type2.deployment(cfg, victim),
-        seed=cfg["seed"], shifts=attack_shifts(cfg),
-        injected=type2.injection(cfg, victim) if cfg["threat_model"] == "type2" else None,
-    )  # fmt: skip
+    return partial(_run, cfg, folder, table, attack, selection, records, study, identity)
 
 
 def _run(
     cfg: Mapping[str, Any],
     folder: Path,
+    table: Table,
     attack: Attack,
     selection: Selection,
     records: RecordSet,
@@ -133,7 +108,7 @@ def _run(
     """The run itself, on what :func:`prepare` opened."""
     share = tuple(int(v) for v in str(cfg["shard"]).split("/")) if cfg.get("shard") else (1, 1)
     is_split = bool(cfg.get("shard"))
-    with RunStore(folder) as store:
+    with RunStore(folder, table) as store:
         refuse_other(folder, **identity)
         tracker = NullTracker()
         if not is_split:
@@ -156,8 +131,9 @@ def _run(
             show_frequencies(frequencies, records.name, victim.name)
             unread = unusable_records(records, predictions, victim.n)
             heard, correct = None, predictions.correct
-            if study.injected is not None:
-                heard = type2.audience(
+            if study.channel.injected:
+                type2.check(cfg)
+                heard = audience(
                     cfg, victim, records, correct, predictions.split,
                     int(getattr(attack, "train_records", 0)),
                 )  # fmt: skip
@@ -169,16 +145,15 @@ def _run(
             specs = enumerate_cases(chosen, str(cfg["target"]), victim.classes)
             if heard is not None and heard.training:
                 together = cfg["universal"] == "all"
-                specs = type2.universal_specs(heard, specs, records, together)
-                assert study.injected is not None
-                study.injected = replace(study.injected, pool=heard.pool(records, victim))
+                specs = universal_specs(heard, specs, records, together)
+                study.channel = replace(study.channel, pool=heard.pool(records, victim))
             splits = dict(zip(records.ids, predictions.split.tolist(), strict=True))
             setup = Setup(records, study, splits, heard)
             plan = _plan(cfg, store, setup, specs)
             known = {s.case_id: s for s in specs}
             chunks = [[known[name] for name in chunk] for chunk in plan["chunks"]]
             mine = range(share[0] - 1, len(chunks), share[1])
-            _attack_all(store, setup, chunks, mine, tracker, str(plan["precision"]))
+            attack_all(store, setup, chunks, mine, tracker, str(plan["precision"]))
             if is_split:
                 return _end_share(cfg, store, chunks, mine)
             gone = [skipped_record(i, "", reason) for i, reason in records.skipped.items()]
@@ -190,7 +165,7 @@ def _run(
             result |= _robustness(store, setup, folder)
             if study.judge.channel.moving:
                 result["evaluation"] = type2.export(
-                    folder, store.rows(), victim.classes, cfg["seed"]
+                    folder, store.beside(), victim.classes, cfg["seed"]
                 )
             if heard is not None:
                 result["training_records"] = {
@@ -200,11 +175,6 @@ def _run(
             write_report(folder)
             _show(cfg, folder, result)
     return 1 if result["n_failed"] else 0
-
-
-def attack_shifts(cfg: Mapping[str, Any]) -> int:
-    """Random onsets that the attack averages over in an evaluation; 0 with ``eot=none``."""
-    return int(cfg["eot"].get("shifts") or 0) if cfg["eot"]["name"] == "shift" else 0
 
 
 def _reaching(study: Study, records: RecordSet, correct: np.ndarray) -> np.ndarray:
@@ -349,109 +319,23 @@ def _plan(
     return plan
 
 
-def _attack_all(
-    store: RunStore,
-    setup: Setup,
-    chunks: list[list[CaseSpec]],
-    mine: range,
-    tracker: NullTracker,
-    precision: str,
-) -> None:
-    """Attack every chunk of ``mine`` that is not stored yet."""
-    total = sum(len(chunks[number]) for number in mine)
-    width = max(len(chunk) for chunk in chunks)
-    stored = [row for row in store.rows() if row["target"]]
-    if stored:
-        say(f"resuming: {len(stored)} of {total} cases are stored")
-    absent = sum(row["status"] == "skipped" for row in stored)
-    cases, won = len(stored) - absent, sum(bool(row["success"]) for row in stored)
-    study = setup.study
-    with Progress(f"{study.attack.name} {study.metric.name}", total) as progress:
-        for number in mine:
-            if number in store.parts:
-                continue
-
-            def tick(
-                finished: int, step: int, base: int = cases, gone: int = absent, hits: int = won
-            ) -> None:
-                rate = f"success {hits}/{base}" if base else "first batch"
-                progress.update(min(base + gone + finished, total), f"{rate}, step {step}")
-
-            rows, delta, scale = _attack_chunk(setup, chunks[number], width, precision, tick)
-            store.add(number, rows, delta, scale)
-            store.export()
-            cases += sum(row["status"] != "skipped" for row in rows)
-            absent += sum(row["status"] == "skipped" for row in rows)
-            won += sum(bool(row["success"]) for row in rows)
-            progress.update(cases + absent, f"success {won}/{cases}")
-            tracker.progress(
-                cases, {"cases_done": cases, "success_so_far": won / cases if cases else 0.0}
-            )
-    none = [row for row in store.rows() if row["status"] == "skipped" and row["target"]]
-    if none:
-        say(
-            f"note: {len(none)} of {total} cases are left out (status skipped in cases.csv), "
-            f"such as {none[0]['case_id']}: {none[0]['message']}"
-        )
-
-
-def _attack_chunk(
-    setup: Setup, specs: list[CaseSpec], width: int, precision: str, tick: Any
-) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
-    """Rows, perturbations and mV scales of one chunk; an error becomes rows that say so."""
-    study, heard = setup.study, setup.heard
-    victim = study.victim
-    try:
-        batch = setup.records.batch([s.position for s in specs], victim.n, victim.over)
-        chunk = Chunk(
-            flatten(batch.x), batch.lengths, *goals(specs, victim.classes),
-            seen=heard.seen(specs) if heard else None,
-        )  # fmt: skip
-        outcome = study.run(chunk, width=width, precision=precision, tick=tick)
-        extras: list[dict[str, Any]] = []
-        verdicts = []
-        for i, spec in enumerate(specs):
-            own = outcome.trials[i] if outcome.trials else None
-            verdict, cells = own, {}
-            if outcome.status[i] == "ok" and study.judge.channel.moving:
-                everyone = heard or Audience(np.zeros(len(setup.records), bool), {})
-                tables, verdict = type2.tried(
-                    study.judge, setup.records, everyone, spec, outcome.delta[i], own
-                )
-                cells = {"target_rate": verdict.rate, **tables}
-                if heard:
-                    cells |= type2.signal_cells(
-                        outcome.delta[i], study.own, batch.scale_mv[i], spec, outcome, i
-                    )
-            verdicts.append(verdict)
-            extras.append(cells)
-        splits = [setup.splits[s.record] for s in specs]
-        rows = case_rows(victim, specs, batch, outcome, splits, verdicts, extras)
-    except (EcgadvError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        say(f"error: {specs[0].case_id} and {len(specs) - 1} more cases failed: {reason}")
-        rows = [left_out(spec, "failed", reason) for spec in specs]
-        return rows, np.zeros((0, *victim.shape)), np.zeros(0)
-    kept = np.array([row["status"] == "ok" for row in rows])
-    return rows, unflatten(outcome.delta, victim.leads)[kept], batch.scale_mv[kept]
-
-
 def _summary(
     cfg: Mapping[str, Any], store: RunStore, setup: Setup, plan: Mapping[str, Any]
 ) -> dict[str, Any]:
-    rows = store.rows()
+    rows, distance = store.rows(), Distance.of(setup.study.metric)
     versions = {"python": platform.python_version(), **backend.versions()}
     for package in VERSIONED:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = __version__ if package == "ecgadv" else "absent"
-    return summaries.summarise(rows, success_pairs(rows)) | {
+    return summaries.summarise(rows, success_pairs(rows), distance.column) | {
         "config_signature": signature(cfg),
         "victim": {"name": setup.study.victim.name, "sha256": setup.study.victim.sha256},
         "input": setup.study.victim.reading,
         "data": {"name": setup.records.name, "digest": setup.records.digest},
-        "metric": setup.study.metric.name,
+        "metric": distance.metric,
+        "distance": distance.told(),
         "attack": setup.study.attack.name,
         "batch_size": plan["size"],
         "precision": plan["precision"],
@@ -462,10 +346,11 @@ def _summary(
 
 def _robustness(store: RunStore, setup: Setup, folder: Path) -> dict[str, Any]:
     """The victim's robustness, and its curves as ``robustness.csv``; {} for fixed budgets."""
-    column = curves.COLUMN_OF_METRIC.get(setup.study.metric.name)
-    if column is None or not setup.study.attack.minimises:
+    distance, rows = Distance.of(setup.study.metric), store.rows()
+    # Cases of an earlier version may lack the column of a distance that is not a usual one.
+    lacking = any(row["success"] and row.get(distance.column) is None for row in rows)
+    if lacking or not setup.study.attack.minimises:
         return {}
-    rows = store.rows()
-    steps = curves.curve_rows(curves.pair_curves(rows, column))
-    write_csv(folder / "robustness.csv", steps, curves.CURVE_COLUMNS)
-    return {"robustness": curves.robustness(rows, column)}
+    steps = curves.curve_rows(curves.pair_curves(rows, distance.column))
+    write_csv(folder / "robustness.csv", steps, curves.CURVES)
+    return {"robustness": curves.robustness(rows, distance)}

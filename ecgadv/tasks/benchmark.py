@@ -11,13 +11,9 @@ import hashlib
 import importlib.util
 import inspect
 import json
-import os
-import platform
 import re
 import shlex
 import sys
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from ecgadv import backend
-from ecgadv.api import make_attack
-from ecgadv.config import instantiate, signature
+from ecgadv.attacks.engine import chunk_size
+from ecgadv.attacks.registry import attack_kinds, make_attack
 from ecgadv.errors import ConfigError, StoreError
-from ecgadv.evaluate.benchmark import Row, compare
+from ecgadv.evaluate.benchmark import Compared, Row, compare, read_row, stored_rows
 from ecgadv.evaluate.predictions import Predictions
+from ecgadv.making import instantiate
 from ecgadv.records.base import RecordSet
 from ecgadv.records.selection import Selection, select
 from ecgadv.report import benchmark as report
@@ -37,17 +34,19 @@ from ecgadv.report import style
 from ecgadv.report.progress import Progress
 from ecgadv.store import FolderLock, write_atomic
 from ecgadv.store.identity import IDENTITY, refuse_other
+from ecgadv.store.signature import signature
 from ecgadv.study.cases import CaseSpec, enumerate_cases
-from ecgadv.study.judge import Judge
-from ecgadv.study.study import Chunk, Solver, Study, goals
+from ecgadv.study.setting import Setting
+from ecgadv.study.study import Chunk, Solver, Study, class_indices
 from ecgadv.tasks.common import open_records, open_victim, predict_all, say
+from ecgadv.tasks.metering import Meter, machine
 from ecgadv.threat import metrics
+from ecgadv.threat.goals import Exclusive
 from ecgadv.threat.metrics import Quadratic
 from ecgadv.victims.loading import Victim
 from ecgadv.victims.pipeline import flatten
 from ecgadv.victims.twin import twin_of
 
-OWN = ("minnorm", "cw")
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers.py"
 
 
@@ -70,17 +69,12 @@ class Bench:
         named = [(self.records.ids[i], int(i), str(self.records.labels[i])) for i in rows]
         return enumerate_cases(named, str(self.cfg["target"]), self.victim.classes)
 
-    def metric(self, name: str) -> Quadratic:
-        """A metric by name; that of the configuration with its options."""
-        if name == self.cfg["metric"]["name"]:
-            form: Quadratic = instantiate(self.cfg["metric"])
-            return form
-        return metrics.get(name)
-
-    def study(self, form: Quadratic, name: str, steps: int | None) -> Study:
-        """One of the package's attacks on this benchmark's victim."""
-        attack = make_attack(name, steps=steps)
-        return Study(self.victim, form, attack, Judge(self.victim), seed=int(self.cfg["seed"]))
+    def study(self, form: Quadratic, name: str, steps: int | str | None) -> Study:
+        """An attack by name on this victim; the configuration's own with its options."""
+        kind = attack_kinds().get(name) or instantiate(self.cfg["attack"])
+        attack = make_attack(name if isinstance(kind, type) else kind, steps=steps)
+        setting = Setting(goal=instantiate(self.cfg["goal"]), seed=int(self.cfg["seed"]))
+        return setting.study(self.victim, form, attack)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +113,9 @@ def run(cfg: Mapping[str, Any], folder: Path) -> int:
 def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     """Open what is measured; nothing is written before what is returned is called."""
     options = cfg["benchmark"]
-    peers, missing = _peers([*options["methods"], options["scaling_method"]], cfg["backend"])
+    own = own_methods(cfg)
+    wanted = [*options["methods"], options["scaling_method"]]
+    peers, missing = _peers(wanted, cfg["backend"], own)
     methods = [m for m in options["methods"] if m not in missing]
     for method, reason in missing.items():
         say(f"note: {method} is left out: {reason}")
@@ -127,7 +123,7 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
         (metric, method)
         for metric in options["metrics"]
         for method in methods
-        if _applies(metric, method)
+        if _applies(metric, method, own)
     ]
     if not plan:
         raise ConfigError("benchmark.methods: none of them can be measured here")
@@ -168,7 +164,7 @@ def _run(
         measure(bench, metric, options["scaling_method"], bench.specs(per_class), peers)
         for metric in options["metrics"]
         for per_class in scaling
-        if _applies(metric, options["scaling_method"])
+        if _applies(metric, options["scaling_method"], own_methods(cfg))
     ]
     known = [row for row in stored_rows(rows_folder) if _same_setting(row, compared[0])]
     table = compare(compared, known)
@@ -176,22 +172,36 @@ def _run(
     return 0
 
 
-def _applies(metric: str, method: str) -> bool:
+def known_metric(cfg: Mapping[str, Any], name: str) -> Quadratic:
+    """A metric by name; that of the configuration with its options."""
+    if name != cfg["metric"]["name"]:
+        return metrics.get(name)
+    form: Quadratic = instantiate(cfg["metric"])
+    return form
+
+
+def own_methods(cfg: Mapping[str, Any]) -> list[str]:
+    """Attacks that need no peers: that of the configuration, and those that minimise."""
+    found = [name for name, kind in attack_kinds().items() if kind.minimises]
+    return list(dict.fromkeys([str(cfg["attack"]["name"]), *found]))
+
+
+def _applies(metric: str, method: str, own: Sequence[str]) -> bool:
     """Whether a method knows a metric: peers have the Euclidean norm only."""
-    return metric == "l2" or method_name(method)[0] in OWN
+    return metric == "l2" or method_name(method)[0] in own
 
 
-def method_name(method: str) -> tuple[str, int | None]:
-    """``minnorm_100`` -> ("minnorm", 100), ``cw`` -> ("cw", None)."""
-    match = re.fullmatch(r"([a-z][a-z_]*?)(?:_(\d+))?", method)
+def method_name(method: str) -> tuple[str, int | str | None]:
+    """``minnorm_100`` -> ("minnorm", 100), ``minnorm_auto`` with "auto", ``cw`` with None."""
+    match = re.fullmatch(r"([a-z][a-z_]*?)(?:_(\d+|auto))?", method)
     if match is None or match[2] == "0":
         raise ConfigError(f"benchmark.methods={method}: must be NAME or NAME_STEPS")
-    return match[1], int(match[2]) if match[2] else None
+    return match[1], int(match[2]) if (match[2] or "").isdigit() else match[2]
 
 
-def _peers(methods: Sequence[str], running: str) -> tuple[Any, dict[str, str]]:
+def _peers(methods: Sequence[str], running: str, own: Sequence[str]) -> tuple[Any, dict[str, str]]:
     """The module of the peers, and the methods that cannot be measured here with the reason."""
-    wanted = {m: method_name(m)[0] for m in methods if method_name(m)[0] not in OWN}
+    wanted = {m: method_name(m)[0] for m in methods if method_name(m)[0] not in own}
     if not wanted:
         return None, {}
     if running != "tensorflow":
@@ -206,7 +216,7 @@ def _peers(methods: Sequence[str], running: str) -> tuple[Any, dict[str, str]]:
     missing = {}
     for method, name in wanted.items():
         if name not in module.PEERS:
-            known = ", ".join([*OWN, *module.PEERS])
+            known = ", ".join([*own, *module.PEERS])
             raise ConfigError(f"benchmark.methods={method}: unknown; there are {known}")
         reason = module.unavailable(name)
         if reason:
@@ -219,14 +229,19 @@ def _method(
 ) -> Method:
     """A method by name."""
     name, steps = method_name(method)
-    if name not in OWN:
+    own = own_methods(bench.cfg)
+    if name not in own:
         if bench.victim.leads > 1:
             raise ConfigError(
                 f"benchmark.methods={method}: takes victims of one lead, {bench.victim.name} reads "
                 f"{bench.victim.leads}"
             )
+        if steps == "auto":
+            raise ConfigError(f"benchmark.methods={method}: {name} takes a number of steps")
         made = peers.make(name, steps, bench.victim)
-        study = bench.study(form, OWN[0], None)
+        study = bench.study(form, own[-1], None)
+        if study.judge.goal != Exclusive():
+            raise ConfigError(f"benchmark.methods={method}: knows goal=exclusive only")
         identity = {"version": peers.version(name)}
         return Method(study, "float32", lambda cases, _: made(cases), identity)
     study = bench.study(form, name, steps)
@@ -237,9 +252,9 @@ def _method(
         "code": hashlib.sha256(source).hexdigest()[:16],
         "precision": precision,
         "folded": twin_of(bench.victim) is not bench.victim,
-        # Carlini and Wagner's attack works in Euclidean coordinates: no ridge.
-        "ridge": None if name == "cw" else form.ridge,
+        "ridge": form.ridge if study.attack.ridged else None,
         "seed": study.seed,
+        **({} if study.judge.goal == Exclusive() else {"goal": repr(study.judge.goal)}),
     }
     say(f"{method}, metric {form.name}: {precision} gradients ({why})")
     return Method(study, precision, None, identity)
@@ -247,11 +262,11 @@ def _method(
 
 def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], peers: Any) -> Row:
     """One row: stored, or measured chunk by chunk and stored as it goes."""
-    form = bench.metric(metric)
+    form = known_metric(bench.cfg, metric)
     ids = [s.case_id for s in specs]
     file = bench.folder / f"{metric}-{method}-{len(ids)}.json"
     stored = read_row(file) if bench.cfg["resume"] else None
-    size = bench.study(form, OWN[0], None).size(bench.cfg["batch_size"], len(specs))
+    size = chunk_size(bench.victim, bench.cfg["batch_size"], len(specs))
     setting = setting_of(bench.victim, bench.records, ids)
     if stored is not None and stored.origin == "imported" and _fits(stored.identity, setting):
         return stored
@@ -280,7 +295,7 @@ def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], p
 
 def _add_chunk(bench: Bench, method: Method, row: Row, chunk: list[CaseSpec], size: int) -> Row:
     batch = bench.records.batch([s.position for s in chunk], bench.victim.n, bench.victim.over)
-    cases = Chunk(flatten(batch.x), batch.lengths, *goals(chunk, bench.victim.classes))
+    cases = Chunk(flatten(batch.x), batch.lengths, *class_indices(chunk, bench.victim.classes))
     meter = Meter()
     found = method.study.run(
         cases, width=size, precision=method.precision, solve=method.solve, meter=lambda: meter
@@ -308,37 +323,6 @@ def _add_chunk(bench: Bench, method: Method, row: Row, chunk: list[CaseSpec], si
     )
 
 
-class Meter:
-    """Time and the largest resident memory of this process while a block runs.
-
-    Memory is looked at every 50 ms.
-    """
-
-    seconds = cpu_seconds = before = peak = 0.0
-
-    def __enter__(self) -> Meter:
-        import psutil
-
-        self._process = psutil.Process()
-        self.before = self.peak = self._process.memory_info().rss / 1e6
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        self._started, self._busy = time.perf_counter(), time.process_time()
-        return self
-
-    def _look(self) -> None:
-        while not self._stop.wait(0.05):
-            self.peak = max(self.peak, self._process.memory_info().rss / 1e6)
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self._started
-        self.cpu_seconds = time.process_time() - self._busy
-        self._stop.set()
-        self._thread.join()
-        self.peak = max(self.peak, self._process.memory_info().rss / 1e6)
-
-
 def setting_of(victim: Victim, records: RecordSet, case_ids: Sequence[str]) -> dict[str, Any]:
     """What rows that may be compared have in common, and the digest of their cases."""
     return {
@@ -357,40 +341,10 @@ def _same_setting(row: Row, other: Row) -> bool:
     return all(row.identity.get(k) == other.identity.get(k) for k in ("victim", "data"))
 
 
-def read_row(file: Path) -> Row | None:
-    """A stored row; None where there is none, or it cannot be read."""
-    try:
-        return Row(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def stored_rows(folder: Path) -> list[Row]:
-    """Every readable row of a folder."""
-    rows = [read_row(file) for file in sorted(folder.glob("*.json"))]
-    return [row for row in rows if row is not None]
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and versions."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        pass
-    return {
-        "processor": name,
-        "cores": os.cpu_count(),
-        "device": backend.device_kind(),
-        "versions": backend.versions() | {"python": platform.python_version()},
-    }
-
-
 def _write(
     folder: Path,
-    table: list[dict[str, Any]],
-    scaling: list[dict[str, Any]],
+    table: list[Compared],
+    scaling: list[Compared],
     missing: Mapping[str, str],
     rows: Sequence[Row],
 ) -> None:
@@ -406,16 +360,20 @@ def _write(
         machine=f"{where['processor']}, {where['cores']} cores, {where['device']} ({versions})",
     )  # fmt: skip
     write_atomic(folder / "benchmark.md", text)
-    content = {"comparison": table, "scaling": scaling, "missing": dict(missing), "machine": where}
+    told = {"comparison": table, "scaling": scaling}
+    content: dict[str, Any] = {
+        name: [dataclasses.asdict(line) for line in lines] for name, lines in told.items()
+    }
+    content |= {"missing": dict(missing), "machine": where}
     write_atomic(folder / "benchmark.json", json.dumps(_finite(content), indent=1))
     style.save(report.distance_against_gradients(table), folder / "figures" / "benchmark.png")
     console = Console()
-    for metric in dict.fromkeys(row["metric"] for row in table):
+    for metric in dict.fromkeys(row.metric for row in table):
         shown = Table(title=f"metric={metric}", box=None, pad_edge=False)
         for name, place in report.CONSOLE.items():
             shown.add_column(name, justify="right" if place else "left", no_wrap=True)
         for row in table:
-            if row["metric"] == metric:
+            if row.metric == metric:
                 line = report.cells(row)
                 shown.add_row(*(line[place] for place in report.CONSOLE.values()))
         console.print(shown)

@@ -10,15 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ecgadv.config import instantiate
+from ecgadv.defences import defend
 from ecgadv.errors import DataError, VictimError
 from ecgadv.evaluate.predictions import (
+    FREQUENCIES,
+    PREDICTIONS,
     Predictions,
     class_frequencies,
     doubts,
     predict,
     table_rows,
 )
+from ecgadv.evaluate.tables import Row
+from ecgadv.making import instantiate
 from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
 from ecgadv.records.intake import longer_than
@@ -27,13 +31,6 @@ from ecgadv.report.progress import Progress
 from ecgadv.store import write_csv
 from ecgadv.victims.declared import Reading, declared
 from ecgadv.victims.loading import Victim, load_victim
-
-PREDICTION_COLUMNS = (
-    "record", "label", "predicted", "p_predicted", "seconds_long", "split", "correct",
-)  # fmt: skip
-
-FREQUENCY_COLUMNS = ("class", "records", "correct", "heldout_records", "heldout_correct")
-
 
 _told: set[str] = set()
 """Caches that cannot be written, as far as that was said."""
@@ -94,6 +91,9 @@ def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Vic
         VictimError: it reads another number of leads than the records have, or cannot be used.
     """
     victim = load_victim(instantiate(cfg["victim"]))
+    node = cfg["defence"]
+    options = {key: value for key, value in node.items() if key != "name"}
+    victim = defend(victim, instantiate(node), node["name"], options)
     for note in victim.notes:
         say(f"note: victim {victim.name}: {note}")
     reading = declared(cfg["victim"])
@@ -126,7 +126,7 @@ def only_standardised(victim: Victim) -> None:
 
 def predict_all(
     cfg: Mapping[str, Any], victim: Victim, records: RecordSet, folder: Path
-) -> tuple[Predictions, list[dict[str, object]]]:
+) -> tuple[Predictions, list[Row]]:
     """Classify every record, write ``predictions.csv`` and ``class_frequencies.csv``."""
     if cfg["selection"]["split"] == "heldout" and not victim.card.get("data"):
         say(
@@ -137,15 +137,13 @@ def predict_all(
         predictions = predict(victim, records, tick=lambda done, _: progress.update(done))
     for doubt in doubts(victim, records, predictions):
         say(f"note: victim {victim.name}: {doubt}")
-    write_csv(
-        folder / "predictions.csv", table_rows(victim, records, predictions), PREDICTION_COLUMNS
-    )
+    write_csv(folder / "predictions.csv", table_rows(victim, records, predictions), PREDICTIONS)
     frequencies = class_frequencies(victim, records, predictions)
-    write_csv(folder / "class_frequencies.csv", frequencies, FREQUENCY_COLUMNS)
+    write_csv(folder / "class_frequencies.csv", frequencies, FREQUENCIES)
     return predictions, frequencies
 
 
-def show_frequencies(rows: list[dict[str, object]], data: str, victim: str) -> None:
+def show_frequencies(rows: list[Row], data: str, victim: str) -> None:
     """Print how many records of each class the victim gets right."""
     from rich.console import Console
     from rich.table import Table
@@ -156,7 +154,7 @@ def show_frequencies(rows: list[dict[str, object]], data: str, victim: str) -> N
     for row in rows:
         cells = [str(row["class"])]
         for total, right in (("records", "correct"), ("heldout_records", "heldout_correct")):
-            n, k = int(str(row[total])), int(str(row[right]))
+            n, k = row[total], row[right]
             cells += [str(n), str(k), f"{k / n:.1%}" if n else "–"]
         table.add_row(*cells)
     Console().print(table)

@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from ecgadv.config import signature
 from ecgadv.errors import ConfigError, StoreError, VictimError
 from ecgadv.evaluate.summary import rate
+from ecgadv.evaluate.tables import Row
 from ecgadv.evaluate.transfer import check_fit, rejudge, transfer_rates
-from ecgadv.evaluate.trials import trial_columns
+from ecgadv.evaluate.trials import trial_table
+from ecgadv.making import lookup
+from ecgadv.reader_study import commands as reader_study
 from ecgadv.report.tables import span, success_table
+from ecgadv.signature import signature
 from ecgadv.store import Run, RunStore, load_run, success_pairs, write_csv
 from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.store.reading import AGAIN
-from ecgadv.tasks import reading, type2
+from ecgadv.study.setting import Setting
+from ecgadv.tasks import type2
 from ecgadv.tasks.common import only_standardised, open_victim, say, use_caches
 from ecgadv.tracking import open_tracker
 from ecgadv.victims.loading import Victim
@@ -53,7 +57,7 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     """Open the earlier run and the victim; nothing is written before what is returned is called."""
     wanted = cfg.get("evaluate") or {}
     if wanted.get("study"):
-        return partial(reading.evaluate, cfg, folder)
+        return partial(reader_study.evaluate, cfg, folder)
     named = wanted.get("run")
     if not named:
         raise ConfigError("task=evaluate needs evaluate.run=FOLDER (of an attack run)")
@@ -65,6 +69,11 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     lost = next((str(name) for name in earlier.case_ids if str(name) not in known), None)
     if lost is not None:
         raise StoreError(f"{named}: cases.csv lacks case {lost} of perturbations.npz; {AGAIN}")
+    made, asked = (lookup(c, "goal.name") or "exclusive" for c in (earlier.config, cfg))
+    if asked not in ("exclusive", made):
+        raise ConfigError(
+            f"goal={asked}: the perturbations were made for goal={made} and are judged by that"
+        )
     victim = open_victim(cfg)
     same_input(earlier, victim)
     # Read here: recordings that have changed are refused before anything is written.
@@ -92,9 +101,9 @@ def _run(cfg: Mapping[str, Any], folder: Path, earlier: Run, victim: Victim) -> 
             if earlier.config.get("threat_model") == "type2":
                 rows, more = type2.try_again(cfg, earlier, victim, folder)
             else:
-                rows = judge_run(cfg, earlier, victim)
+                table, rows = judge_run(cfg, earlier, victim)
                 more = {"transfer": transfer_rates(rows)}
-                write_csv(folder / "evaluation.csv", rows, trial_columns(victim.classes))
+                write_csv(folder / "evaluation.csv", table, trial_table(victim.classes))
             result = _summary(cfg, earlier, victim, rows) | more
             store.write_json("summary.json", result)
             _show(rows)
@@ -138,20 +147,21 @@ def same_input(earlier: Run, victim: Victim) -> None:
     check_fit(victim, stored.to_dict("records"), earlier.delta.shape[1:])
 
 
-def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> list[dict[str, Any]]:
-    """Rows of ``evaluation.csv`` for every stored perturbation of a run, in its order."""
+def judge_run(cfg: Mapping[str, Any], earlier: Run, victim: Victim) -> tuple[list[Row], list[Row]]:
+    """Rows of ``evaluation.csv`` for every stored perturbation of a run, and what rates count."""
     table = earlier.cases.set_index("case_id")
     names = [str(name) for name in earlier.case_ids]
     cases = [{"case_id": name, **table.loc[name].to_dict()} for name in names]
     # Where the padding was perturbed too, it is part of the recording that is judged.
     padded = bool((earlier.config.get("attack") or {}).get("perturb_padding"))
     lengths = np.full(len(names), earlier.delta.shape[1]) if padded else earlier.lengths
-    judge = type2.deployment({**cfg, "threat_model": "type1"}, victim)
+    asked = {**cfg, "threat_model": "type1", "goal": earlier.config.get("goal")}
+    judge = Setting.of(asked, victim.fs).judge(victim)
     return rejudge(judge, cases, earlier.x, earlier.delta, lengths)
 
 
 def _summary(
-    cfg: Mapping[str, Any], earlier: Run, victim: Victim, rows: list[dict[str, Any]]
+    cfg: Mapping[str, Any], earlier: Run, victim: Victim, rows: list[Row]
 ) -> dict[str, Any]:
     counted = [row for row in rows if row["status"] != "skipped"]
     overall = rate(counted)
@@ -177,7 +187,7 @@ def _summary(
     }
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _show(rows: list[Row]) -> None:
     import pandas as pd
     from rich.console import Console
 

@@ -39,9 +39,9 @@ def run(cfg: dict[str, Any], folder: Path) -> int:
 
     report = cfg.get("report") or {}
     if report.get("study"):
-        from ecgadv.tasks import reading
+        from ecgadv.reader_study import commands as reader_study
 
-        return reading.write(cfg, place)
+        return reader_study.write(cfg, place)
     from ecgadv.report.style import vector_copies
     from ecgadv.report.write import write_report, write_sweep_report
 

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ecgadv.config import signature
 from ecgadv.errors import StoreError
 from ecgadv.records.base import RecordSet
+from ecgadv.signature import signature
 from ecgadv.store import RunStore
 from ecgadv.store.identity import IDENTITY, refuse_other
 from ecgadv.tasks.common import open_records, say

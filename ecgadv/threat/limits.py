@@ -12,11 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Gt
 
 from ecgadv.errors import ConfigError
+from ecgadv.options import Band, Spans, check, check_fields, is_span
+from ecgadv.spelling import show
 
 ROUNDS = 3
 """Turns of clipping and band-limiting before the rest is met by scaling."""
@@ -40,22 +43,19 @@ class Limits:
         ConfigError: no band, one beyond half the sampling rate, or a peak that is not above 0.
     """
 
-    band: Sequence[float] | None = None
-    peak: float | None = None
+    band: Band | None = None
+    peak: Annotated[float, Gt(0)] | None = None
     fs: float | None = None
     leads: int = 1
 
     def __post_init__(self) -> None:
-        if self.peak is not None and not 0 < self.peak < float("inf"):
-            raise ConfigError(f"attack.peak={self.peak}: must be a number above 0, or null")
+        check_fields(self, "attack")
         if self.band is None:
             return
-        band = tuple(float(edge) for edge in self.band)
-        if len(band) != 2 or not 0 <= band[0] < band[1] < float("inf"):
-            raise ConfigError(f"attack.band={list(band)}: must be [low,high] in Hz, low below high")
+        band = tuple(self.band)
         if self.fs is not None and band[1] > self.fs / 2:
             raise ConfigError(
-                f"attack.band={list(band)}: must end at half the sampling rate, "
+                f"attack.band={show(band)}: must end at half the sampling rate, "
                 f"{self.fs / 2:g} Hz, or below"
             )
         object.__setattr__(self, "band", band)
@@ -67,7 +67,7 @@ class Limits:
         low, high = (edge * samples / self.fs for edge in self.band)
         if math.floor(high + 1e-9) < math.ceil(low - 1e-9):
             raise ConfigError(
-                f"attack.band={list(self.band)}: {samples / self.fs:g} s hold no whole period of "
+                f"attack.band={show(self.band)}: {samples / self.fs:g} s hold no whole period of "
                 "any frequency in it; widen the band or let the perturbation last longer"
             )
 
@@ -79,7 +79,7 @@ class Limits:
         inside = np.pad(free > 0, [(0, 0), (1, 0)])
         if (np.diff(inside.astype(int), axis=1) > 0).sum(1).max(initial=0) > 1:
             raise ConfigError(
-                f"band={list(self.band)}: a signal within a band cannot have gaps, as the mask has"
+                f"band={show(self.band)}: a signal within a band cannot have gaps, as the mask has"
             )
         for samples in np.unique(inside.sum(1)):
             self.check_span(int(samples))
@@ -119,30 +119,17 @@ class Limits:
         return delta * ops.minimum(1.0, top / ops.maximum(largest, 1e-12))
 
 
-Spans = Sequence[float] | Sequence[Sequence[float]]
-
-
 def spans_of(mask: Spans) -> list[tuple[float, float]]:
     """``[from,to]`` or ``[[from,to],…]`` in seconds, checked and in order.
 
     Raises:
         ConfigError: no such list, an empty or overlapping span, or one that begins before 0 s.
     """
-    rows: list[Any] = list(mask)
-    if len(rows) == 2 and not any(isinstance(row, Sequence) for row in rows):
-        rows = [rows]
-    out = []
-    for row in rows:
-        pair = [float(edge) for edge in row] if isinstance(row, Sequence) else []
-        if len(pair) != 2 or not 0 <= pair[0] < pair[1] < float("inf"):
-            raise ConfigError(
-                f"attack.mask={mask}: must be spans in seconds, [from,to] or [[from,to],…], each "
-                "from below its to"
-            )
-        out.append((pair[0], pair[1]))
-    out.sort()
-    if not out or any(later[0] < sooner[1] for sooner, later in pairwise(out)):
-        raise ConfigError(f"attack.mask={mask}: needs at least one span, and none may overlap")
+    check("attack.mask", Spans, mask)
+    rows: list[Any] = [mask] if is_span(mask) else list(mask)
+    out = sorted((float(low), float(high)) for low, high in rows)
+    if any(later[0] < sooner[1] for sooner, later in pairwise(out)):
+        raise ConfigError(f"attack.mask={show(mask)}: none of the spans may overlap another")
     return out
 
 
@@ -157,7 +144,7 @@ def mask_array(mask: Spans, n: int, fs: float) -> np.ndarray:
     for low, high in spans_of(mask):
         free[(time >= round(low * fs)) & (time < round(high * fs))] = 1.0
     if not free.any():
-        raise ConfigError(f"attack.mask={mask}: holds no sample of the first {n / fs:g} s")
+        raise ConfigError(f"attack.mask={show(mask)}: holds no sample of the first {n / fs:g} s")
     return free
 
 

@@ -13,11 +13,13 @@ All perturbations are in standardised units (multiples of the record's standard 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
+from annotated_types import Ge
 
 from ecgadv.errors import ConfigError
+from ecgadv.threat.both import ops_of
 
 SMOOTH_SCALE = 1e4
 """Factor in front of the variance in d_smooth."""
@@ -25,25 +27,18 @@ SMOOTH_SCALE = 1e4
 ENERGY_SHARE = 0.01
 """k: the weight of d_l2 in ``diffl2``."""
 
-
-def _ops(array: Any) -> Any:
-    """NumPy for NumPy arrays, Keras ops for tensors: the same names, one formula."""
-    if isinstance(array, np.ndarray):
-        return np
-    import keras
-
-    return keras.ops
+Weight = Annotated[float, Ge(0)]
 
 
 def d_l2(delta: Any) -> Any:
     """Squared Euclidean norm, (…, n) -> (…)."""
-    xp = _ops(delta)
+    xp = ops_of(delta)
     return xp.sum(xp.square(delta), axis=-1)
 
 
 def d_smooth(delta: Any) -> Any:
     """10⁴ times the population variance of the n + 1 increments, (…, n) -> (…)."""
-    xp = _ops(delta)
+    xp = ops_of(delta)
     n = delta.shape[-1]
     steps = delta[..., 1:] - delta[..., :-1]
     square = xp.sum(xp.square(steps), axis=-1) + xp.square(delta[..., -1])
@@ -86,7 +81,7 @@ def _doubled(coefficient: np.ndarray, step: int, floor: float = 1e-9) -> np.ndar
 
 def _scan(values: Any, levels: Any, step: int) -> Any:
     """Solve the recurrence in log₂(levels) shifted multiply-adds."""
-    xp = _ops(values)
+    xp = ops_of(values)
     width = 1
     for level in range(levels.shape[0]):
         pad = xp.zeros_like(values[..., :width])
@@ -116,6 +111,24 @@ class Quadratic:
     energy: float
     ridge: float = 0.0
 
+    in_every_run: ClassVar[bool] = False
+    """Whether it is reported whatever metric a run has."""
+
+    @property
+    def column(self) -> str:
+        """Column of ``cases.csv`` that holds it, and its name among MLflow's metrics."""
+        return f"d_{self.name}"
+
+    @property
+    def label(self) -> str:
+        """How it is written in figures and tables."""
+        return self.column
+
+    @property
+    def help(self) -> str:
+        """What it is, in a line."""
+        return f"size of the perturbation by metric={self.name}"
+
     def __post_init__(self) -> None:
         if min(self.smooth, self.energy, self.ridge) < 0 or self.smooth + self.energy <= 0:
             raise ConfigError(f"metric {self.name}: weights must not be negative, nor all zero")
@@ -136,7 +149,7 @@ class Quadratic:
         """Q·δ, (…, n) -> (…, n)."""
         if not self.smooth:
             return self.energy * delta
-        xp = _ops(delta)
+        xp = ops_of(delta)
         n = delta.shape[-1]
         zero = xp.zeros_like(delta[..., :1])
         before = xp.concatenate([zero, delta[..., :-1]], axis=-1)
@@ -190,7 +203,7 @@ class Quadratic:
     @staticmethod
     def whiten(factor: Factor, delta: Any) -> Any:
         """Coordinates u = Rδ with Q + ρI = RᵀR, (B, n) -> (B, n); δ is zero outside the mask."""
-        xp = _ops(delta)
+        xp = ops_of(delta)
         if not factor.backward.shape[0]:
             return delta * xp.sqrt(factor.diagonal)
         ahead = xp.concatenate([delta[..., 1:], xp.zeros_like(delta[..., :1])], axis=-1)
@@ -199,29 +212,56 @@ class Quadratic:
     @staticmethod
     def unwhiten(factor: Factor, u: Any) -> Any:
         """δ = R⁻¹u, the inverse of :meth:`whiten`."""
-        xp = _ops(u)
+        xp = ops_of(u)
         return _scan(u * factor.free / xp.sqrt(factor.diagonal), factor.backward, -1) * factor.free
 
 
 class L2(Quadratic):
     """``l2``: the squared Euclidean norm."""
 
-    def __init__(self, ridge: float = 0.0) -> None:
+    in_every_run = True
+    column = "d_l2"
+    label = "d_l2"
+    help = "sum of squares of the perturbation, standardised units"
+
+    def __init__(self, ridge: Weight = 0.0) -> None:
         super().__init__("l2", 0.0, 1.0, ridge)
 
 
 class Diff(Quadratic):
     """``diff``: smoothness alone. The ridge bounds the drift that it does not see."""
 
-    def __init__(self, ridge: float = 2.7e-4) -> None:
+    in_every_run = True
+    column = "d_smooth"
+    label = "d_smooth"
+    help = "10⁴ times the variance of the perturbation's increments, standardised units"
+
+    def __init__(self, ridge: Weight = 2.7e-4) -> None:
         super().__init__("diff", 1.0, 0.0, ridge)
 
 
 class DiffL2(Quadratic):
-    """``diffl2``: smoothness plus k times the squared norm."""
+    """``diffl2``: smoothness plus k times the squared norm; each k is a distance of its own."""
 
-    def __init__(self, k: float = ENERGY_SHARE, ridge: float = 0.0) -> None:
+    in_every_run = True
+
+    def __init__(self, k: Weight = ENERGY_SHARE, ridge: Weight = 0.0) -> None:
         super().__init__("diffl2", 1.0, k, ridge)
+
+    @property
+    def column(self) -> str:
+        """``d_smooth_l2``; with another k than the paper's, ``d_smooth_0.1_l2``."""
+        return "d_smooth_l2" if self.energy == ENERGY_SHARE else f"d_smooth_{self.energy:g}_l2"
+
+    @property
+    def label(self) -> str:
+        """``d_smooth + 0.01 d_l2``."""
+        return f"d_smooth + {self.energy:g} d_l2"
+
+    @property
+    def help(self) -> str:
+        """What it is."""
+        return self.label
 
 
 class OverLeads(Quadratic):
@@ -238,17 +278,32 @@ class OverLeads(Quadratic):
     one: Quadratic
     leads: int
 
+    @property
+    def column(self) -> str:
+        """That of one lead."""
+        return self.one.column
+
+    @property
+    def label(self) -> str:
+        """That of one lead."""
+        return self.one.label
+
+    @property
+    def help(self) -> str:
+        """That of one lead."""
+        return self.one.help
+
     def value(self, delta: Any) -> Any:
         """d(δ), (B, leads·n) or (B, n, leads) -> (B,)."""
         if len(delta.shape) == 3:
             return self.one.value(delta)
-        xp = _ops(delta)
+        xp = ops_of(delta)
         rows = xp.reshape(delta, (-1, delta.shape[-1] // self.leads))
         return xp.sum(xp.reshape(self.one.value(rows), (-1, self.leads)), axis=-1)
 
     def apply(self, delta: Any) -> Any:
         """Q·δ, (B, leads·n) -> (B, leads·n)."""
-        xp, n = _ops(delta), delta.shape[-1]
+        xp, n = ops_of(delta), delta.shape[-1]
         rows = xp.reshape(delta, (-1, n // self.leads))
         return xp.reshape(self.one.apply(rows), (-1, n))
 

@@ -22,15 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from ecgadv.evaluate.distances import COLUMNS, known
 from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
 from ecgadv.records.base import class_name
 from ecgadv.tracking.uris import hide_password
 
 MAX_PARAM = 6000
 """Longest parameter value that MLflow stores."""
-
-DISTANCES = ("d_l2", "d_smooth", "d_smooth_l2")
-"""Columns of ``cases.csv`` whose median and quartiles are metrics."""
 
 SEEN = ("snr_db", "prd_percent", *PERCEPTIBILITY_COLUMNS)
 """Columns of ``cases.csv`` whose median is a metric."""
@@ -181,11 +179,20 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def case_metrics(rows: list[dict[str, str]]) -> dict[str, float]:
+def distances(folder: Path) -> list[str]:
+    """Columns of a run's ``cases.csv`` whose median and quartiles are metrics."""
+    return list(known(read_json(folder / "summary.json")))
+
+
+def case_metrics(rows: list[dict[str, str]], columns: Iterable[str] = COLUMNS) -> dict[str, float]:
     """Success rates and distances of cases.
 
     A rate is over the cases that were attempted (status ``ok`` or ``failed``; a record that could
     not be used is no attempt), a distance is summarised over the successful ones.
+
+    Args:
+        rows: of ``cases.csv``.
+        columns: the distances among its columns.
     """
     tried = [row for row in rows if row.get("status") in ("ok", "failed")]
     won = [row for row in tried if is_success(row)]
@@ -195,7 +202,7 @@ def case_metrics(rows: list[dict[str, str]]) -> dict[str, float]:
     for pair in sorted({(row["source"], row["target"]) for row in tried}):
         mine = [row for row in tried if (row["source"], row["target"]) == pair]
         metrics[f"success_rate/{pair_name(*pair)}"] = sum(map(is_success, mine)) / len(mine)
-    for column in DISTANCES:
+    for column in columns:
         values = [v for row in won if (v := _number(row.get(column))) is not None]
         if values:
             q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])
@@ -223,16 +230,13 @@ def leaves(prefix: str, node: Any) -> dict[str, float]:
     return {}
 
 
-_FIRST = ("success_rate", *(f"{d}/median" for d in DISTANCES))
-
-
 def metrics(folder: Path) -> dict[str, float]:
     """Every metric of a run's folder: of its cases, its summary, and a trained victim's scores."""
     summary = read_json(folder / "summary.json")
     found: dict[str, float] = {}
     rows = read_cases(folder)
     if rows:
-        found |= case_metrics(rows)
+        found |= case_metrics(rows, distances(folder))
     # The run's own summary has the last word where both know a number.
     found |= {key: v for key, value in summary.items() if (v := _scalar(value)) is not None}
     for name, pair in (summary.get("pairs") or {}).items():
@@ -249,7 +253,8 @@ def metrics(folder: Path) -> dict[str, float]:
     card = read_json(folder / "victim.json")
     found |= leaves("scores", card.get("heldout_scores"))
     # The UI begins its plots with the first metric that was logged.
-    return {k: found[k] for k in _FIRST if k in found} | found
+    first = ("success_rate", *(f"{column}/median" for column in distances(folder)))
+    return {k: found[k] for k in first if k in found} | found
 
 
 def _ends(name: str, interval: Any) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ecgadv.tracking.content import (
     case_metrics,
+    distances,
     is_success,
     metrics,
     percent,
@@ -63,16 +64,18 @@ def description(folder: Path) -> str:
     if skipped:
         lines += [f"{skipped} skipped: they count in no rate.", ""]
     lines += _injection_lines(summary)
-    lines += ["| source | target | cases | success | d_l2 median | d_smooth median | 95 % |"]
-    lines += ["|---|---|---:|---:|---:|---:|---:|"]
+    columns = distances(folder)
+    heads = " | ".join(f"{column} median" for column in columns)
+    lines += [f"| source | target | cases | success | {heads} | 95 % |"]
+    lines += ["|---|---|---:|---:|" + "---:|" * (len(columns) + 1)]
     for source, target in sorted({(row["source"], row["target"]) for row in tried}):
         mine = [row for row in tried if (row["source"], row["target"]) == (source, target)]
-        of_pair = case_metrics(mine)
-        medians = [of_pair.get(f"{column}/median") for column in ("d_l2", "d_smooth")]
-        cells = ["–" if m is None else f"{m:.3g}" for m in medians]
+        of_pair = case_metrics(mine, columns)
+        medians = [of_pair.get(f"{column}/median") for column in columns]
+        cells = " | ".join("–" if m is None else f"{m:.3g}" for m in medians)
         lines.append(
             f"| {source} | {target} | {len(mine)} | {percent(of_pair['success_rate'])} "
-            f"| {cells[0]} | {cells[1]} | {range_words(_over_records(mine))} |"
+            f"| {cells} | {range_words(_over_records(mine))} |"
         )
     lines += ["", "Distances are medians over the successful cases, in standardised units."]
     return "\n".join(lines)

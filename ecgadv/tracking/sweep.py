@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgadv.tracking import content, database, memory, views
-from ecgadv.tracking.tracker import log_batch, log_table, next_step
 from ecgadv.tracking.uris import artifact_root, resolve_uri
+from ecgadv.tracking.writing import log_batch, log_table, next_step
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -50,9 +50,15 @@ def start_parent(settings: Mapping[str, Any], sweep: Path, root: Path) -> str:
     return str(run.info.run_id)
 
 
+def distances(sweep: Path) -> list[str]:
+    """Columns of the distances of a sweep's jobs, each once."""
+    folders = content.run_folders(sweep)
+    return list(dict.fromkeys(name for folder in folders for name in content.distances(folder)))
+
+
 def jobs_table(sweep: Path) -> list[dict[str, Any]]:
     """A row for each job of a sweep: its overrides, status, success rate and median distances."""
-    rows = []
+    rows, columns = [], distances(sweep)
     for folder in content.run_folders(sweep):
         known = content.metrics(folder)
         rows.append(
@@ -66,7 +72,7 @@ def jobs_table(sweep: Path) -> list[dict[str, Any]]:
                 "ci95_records_low": known.get("success_rate_ci95_records/low"),
                 "ci95_records_high": known.get("success_rate_ci95_records/high"),
                 "n_skipped": known.get("n_skipped"),
-                **{f"{d}_median": known.get(f"{d}/median") for d in content.DISTANCES},
+                **{f"{d}_median": known.get(f"{d}/median") for d in columns},
                 "gradients_per_case": known.get("gradients_per_case"),
                 "seconds": known.get("seconds"),
             }
@@ -112,7 +118,10 @@ def finish_parent(
     }
     if rates:
         metrics |= {"best_success_rate": max(rates), "mean_success_rate": statistics.fmean(rates)}
-    tags = {"mlflow.note.content": markdown(rows, _prepare_view(api, run_id))} if rows else {}
+    tags = {}
+    if rows:
+        shown = _prepare_view(api, run_id, distances(sweep))
+        tags["mlflow.note.content"] = markdown(rows, shown)
     log_batch(api, run_id, metrics=metrics, tags=tags, step=next_step(api, run_id, "n_jobs"))
     if rows:
         log_table(api, run_id, rows, "jobs.json")
@@ -121,13 +130,13 @@ def finish_parent(
     return status
 
 
-def _prepare_view(api: MlflowClient, run_id: str) -> str:
+def _prepare_view(api: MlflowClient, run_id: str, columns: Sequence[str]) -> str:
     """Lay out the comparison of the jobs in the UI; returns Markdown links to it."""
     experiment = str(api.get_run(run_id).info.experiment_id)
     found = api.search_runs([experiment], f"tags.mlflow.parentRunId = '{run_id}'", max_results=500)
     jobs = sorted(found, key=lambda job: content.natural_key(Path(job.info.run_name)))
     known = set().union(*(job.data.metrics for job in jobs))
-    metrics = [name for name in views.RESULTS if name in known]
+    metrics = [name for name in views.results(columns) if name in known]
     tag = views.view(run_id, views.swept([job.data.params for job in jobs]), metrics)
     api.set_experiment_tag(experiment, f"{views.TAG}{run_id}", tag)
     return views.links(experiment, run_id, [job.info.run_id for job in jobs])
@@ -141,8 +150,11 @@ def _told(overrides: str) -> list[str]:
 def markdown(rows: list[dict[str, Any]], links: str = "") -> str:
     """The table of jobs for MLflow's description of the parent (cut at what it stores)."""
     lines = [links, ""] if links else []
-    lines += ["| job | overrides | status | cases | success | 95 % | d_l2 | d_smooth |"]
-    lines += ["|---|---|---|---:|---:|---:|---:|---:|"]
+    ending = "_median"
+    columns = [key for key in rows[0] if key.endswith(ending)]
+    heads = " | ".join(key.removesuffix(ending) for key in columns)
+    lines += [f"| job | overrides | status | cases | success | 95 % | {heads} |"]
+    lines += ["|---|---|---|---:|---:|---:|" + "---:|" * len(columns)]
     for row in rows:
         rate = row["success_rate"]
         cells = [
@@ -152,10 +164,7 @@ def markdown(rows: list[dict[str, Any]], links: str = "") -> str:
             "–" if row["n_cases"] is None else str(int(row["n_cases"])),
             "–" if rate is None else f"{100 * rate:.1f} %",
             content.range_words([row.get("ci95_records_low"), row.get("ci95_records_high")]),
-            *(
-                "–" if (v := row[f"{d}_median"]) is None else f"{v:.3g}"
-                for d in ("d_l2", "d_smooth")
-            ),
+            *("–" if (v := row[key]) is None else f"{v:.3g}" for key in columns),
         ]
         line = "| " + " | ".join(cells) + " |"
         if sum(map(len, lines)) + len(line) > 7500:  # a tag holds 8,000 characters

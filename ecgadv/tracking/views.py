@@ -15,18 +15,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ecgadv.tracking.content import DISTANCES
-
 TAG = "mlflow.sharedViewState."
 """Start of the tag's key; the view's own name follows."""
-
-RESULTS = ("success_rate", *(f"{d}/median" for d in DISTANCES), "gradients_per_case")
-"""Metrics that a comparison shows, where the jobs have them."""
 
 MOST_COMPARED = 20
 """Runs that a link to the table of differences names."""
 
 _PLACES = ("paths.", "tracking", "sweep", "resume", "data.root")
+
+
+def results(distances: Sequence[str]) -> list[str]:
+    """Metrics that a comparison shows, where the jobs have them."""
+    return ["success_rate", *(f"{name}/median" for name in distances), "gradients_per_case"]
 
 
 def swept(params: Sequence[Mapping[str, str]], most: int = 4) -> list[str]:

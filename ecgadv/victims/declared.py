@@ -10,20 +10,32 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from ecgadv.errors import VictimError
+from ecgadv.options import check_all, list_of
 from ecgadv.records.base import CLASSES, class_letter
 from ecgadv.records.preprocessing import FS
-from ecgadv.victims.pipeline import STANDARDISE
-
-CHANNELS = ("last", "first")
+from ecgadv.spelling import whole
 
 KEYS = ("classes", "fs", "n", "leads", "channels", "standardise", "preprocess")
 """Keys of a victim's configuration that say this."""
 
 RESERVED = ("any", "all", "untargeted", "failed", "")
 """Words that name something else where a class could stand."""
+
+
+Classes = Annotated[
+    Sequence[str],
+    list_of("names", lambda name: isinstance(name, str | int) and not isinstance(name, bool)),
+]
+Rate = Annotated[int, Ge(1)]
+Samples = Annotated[int, Ge(8)]
+Leads = Annotated[int, Ge(1)]
+Channels = Literal["last", "first"]
+Standardise = Literal["lead", "record", "none"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +54,11 @@ class Reading:
     """
 
     classes: tuple[str, ...] = CLASSES
-    fs: int = FS
-    n: int | None = None
-    leads: int | None = None
-    channels: str = "last"
-    standardise: str = "lead"
+    fs: Rate = FS
+    n: Samples | None = None
+    leads: Leads | None = None
+    channels: Channels = "last"
+    standardise: Standardise = "lead"
     preprocess: Any = None
     card: dict[str, Any] | None = None
 
@@ -108,17 +120,8 @@ def declared(node: Mapping[str, Any]) -> Reading:
     given: dict[str, Any] = {key: value for key, value in both.items() if value is not None}
     if "classes" in given:
         given["classes"] = check_classes(given["classes"])
-    for key, low in (("fs", 1), ("n", 8), ("leads", 1)):
-        value = given.get(key, low)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value != int(value):
-            raise VictimError(f"victim.{key}={value}: must be a whole number")
-        if value < low:
-            raise VictimError(f"victim.{key}={value}: must be at least {low}")
-        if key in given:
-            given[key] = int(value)
-    for key, options in (("channels", CHANNELS), ("standardise", STANDARDISE)):
-        if given.get(key, options[0]) not in options:
-            raise VictimError(f"victim.{key}={given[key]}: must be one of {', '.join(options)}")
+    given |= {key: whole(value) for key, value in given.items() if isinstance(value, float)}
+    check_all(Reading, {k: given[k] for k in given if k != "classes"}, "victim", VictimError)
     hook = given.get("preprocess")
     if isinstance(hook, str) and not is_function(hook):
         raise VictimError(f"victim.preprocess={hook}: must be written as module:function")

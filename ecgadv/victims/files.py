@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 
 from ecgadv import backend
 from ecgadv.errors import VictimError
+from ecgadv.making import look_here
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 TORCH_SUFFIXES = (".pt", ".pth", ".ts", ".torchscript", ".pt2", ".ep")
@@ -227,16 +226,9 @@ def fill_by_order(model: Any, path: Path, where: str) -> None:
             layer.set_weights(arrays)
 
 
-def _look_here() -> None:
-    """Find modules in the working folder too, as ``python -m`` does."""
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
-
-
 def importable(name: str) -> bool:
     """Whether the top module of ``module:function`` is there; nothing is imported."""
-    _look_here()
+    look_here()
     return find_spec(name.partition(":")[0].partition(".")[0]) is not None
 
 
@@ -248,7 +240,7 @@ def load_function(name: str, option: str) -> Any:
     """
     from importlib import import_module
 
-    _look_here()
+    look_here()
     module_name, _, attribute = name.partition(":")
     try:
         found: Any = import_module(module_name)

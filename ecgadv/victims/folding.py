@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ecgadv import backend
-from ecgadv.victims.keras_models import Change, rebuilt
 
 Arrays = list[np.ndarray]
-
-NORM = ("BatchNormalization",)
 
 AFTER = (
     "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose",
@@ -55,8 +51,10 @@ def folded(model: Any) -> tuple[Any, int, int]:
     """
     import keras
 
+    from ecgadv.victims.rebuilding import rebuilt
+
     calls = _Calls(keras.Model(model.inputs[0], model.outputs[0]))
-    there = [node for node in calls.nodes if _is(node, NORM)]
+    there = [node for node in calls.nodes if _is(node, ("BatchNormalization",))]
     left = there
     while True:
         rest = [node for node in left if not calls.fold(node)]
@@ -170,26 +168,12 @@ class _Calls:
             return weights
         return [*weights, np.zeros(_width(layer, weights))]
 
-    def changes(self) -> dict[int, Change]:
-        """What becomes of the layers that folding changes."""
-        out: dict[int, Change] = {key: (_passing(), {}, []) for key in self._gone}
-        for key, (layer, arrays) in self._weights.items():
-            out[key] = (type(layer), {"use_bias": True}, [a.astype(np.float32) for a in arrays])
-        return out
-
-
-@cache
-def _passing() -> type:
-    """A layer that stands where a normalisation did: called as it is, it hands on its input."""
-    import keras
-
-    class Passing(keras.layers.Layer):
-        supports_masking = True
-
-        def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            return inputs
-
-    return Passing
+    def changes(self) -> dict[int, tuple[dict[str, Any] | None, Arrays]]:
+        """For each layer that changes, its configuration's changes, None where it goes; weights."""
+        out: dict[int, tuple[dict[str, Any] | None, Arrays]] = {}
+        for key, (_, arrays) in self._weights.items():
+            out[key] = ({"use_bias": True}, [a.astype(np.float32) for a in arrays])
+        return out | {key: (None, []) for key in self._gone}
 
 
 def _told(node: Any) -> bool:

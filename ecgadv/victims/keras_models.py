@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,8 @@ from ecgadv import backend
 from ecgadv.errors import VictimError
 from ecgadv.records.preprocessing import FS
 from ecgadv.victims.preflight import probe_signals
+from ecgadv.victims.rebuilding import OTHER_FLOATS, rebuilt
 from ecgadv.victims.victim import Victim, digest_weights, shown
-
-OTHER_FLOATS = ("float16", "bfloat16", "float64")
-"""Arithmetic of layers that is replaced by float32."""
-
-Change = tuple[Any, dict[str, Any], list[np.ndarray]]
-"""Class of a layer, what changes in its configuration (of another class: all of it), weights."""
 
 
 def from_keras(
@@ -172,91 +167,6 @@ def arithmetic(model: Any) -> set[str]:
     for layer in model._flatten_layers():
         kinds |= {str(layer.compute_dtype), str(layer.variable_dtype)}
     return kinds
-
-
-def rebuilt(
-    model: Any,
-    policy: str,
-    keep: Any = None,
-    inputs: Any = None,
-    changes: Mapping[int, Change] | None = None,
-) -> Any:
-    """The same network with other arithmetic and weights of its own, layers and models in it too.
-
-    Args:
-        model: a functional or sequential model of one input and one output.
-        policy: dtype policy of every layer.
-        keep: a layer that keeps its own.
-        inputs: shape of its input with the batch, where it should be another one.
-        changes: by the id of a layer, how it becomes another one.
-    """
-    import keras
-
-    changes = changes or {}
-    pairs: list[tuple[Any, Any]] = []
-
-    def recast(layer: Any) -> Any:
-        if isinstance(layer, keras.layers.Lambda):
-            # Its configuration would be code as text.
-            return keras.layers.Lambda(
-                layer.function, output_shape=layer._output_shape, mask=layer.mask,
-                arguments=layer.arguments, name=layer.name, dtype=policy,
-            )  # fmt: skip
-        if not isinstance(layer, keras.layers.Layer):
-            return layer  # An operation has no weights.
-        kind, changed, _ = changes.get(id(layer), (type(layer), {}, None))
-        config = layer.get_config() | changed
-        if layer is not keep:
-            config = {**_in_policy(config, policy), "dtype": policy}
-        if kind is not type(layer):
-            config = {"name": layer.name, "dtype": policy, **changed}
-        made = kind.from_config(config)
-        pairs.append((layer, made))
-        return made
-
-    with backend.keras_defaults(layout=True):
-        # Without a loss and an optimiser, which would be copied too.
-        bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-        start = keras.Input(
-            batch_shape=inputs or model.inputs[0].shape, dtype="float32", name=model.inputs[0].name
-        )
-        twin = keras.models.clone_model(bare, start, clone_function=recast, recursive=True)
-    for layer, made in pairs:
-        _, _, weights = changes.get(id(layer), (None, None, layer.get_weights()))
-        made.set_weights([_as_float(w) for w in weights])
-    for layer in twin._flatten_layers():
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()
-    return twin
-
-
-def head_layer(model: Any) -> Any:
-    """The layer or operation that makes a model's output, also inside models in it."""
-    last = model.outputs[0]._keras_history.operation
-    inside = getattr(last, "outputs", None)
-    return head_layer(last) if inside else last
-
-
-def _as_float(array: Any) -> np.ndarray:
-    values = np.asarray(array)
-    return values if values.dtype.kind in "iub" else values.astype(np.float32)
-
-
-def _in_policy(config: Any, policy: str) -> Any:
-    """A layer's configuration with another dtype policy, also for layers inside it."""
-    if isinstance(config, list | tuple):
-        return type(config)(_in_policy(part, policy) for part in config)
-    if not isinstance(config, dict):
-        return config
-    out = {}
-    for key, value in config.items():
-        float_name = isinstance(value, str) and value.removeprefix("mixed_") in (
-            *OTHER_FLOATS, "float32",
-        )  # fmt: skip
-        is_policy = isinstance(value, dict) and value.get("class_name") == "DTypePolicy"
-        changed = key == "dtype" and (float_name or is_policy)
-        out[key] = policy if changed else _in_policy(value, policy)
-    return out
 
 
 def _copy(model: Any, inputs: list[int | None], recast: bool) -> Any:

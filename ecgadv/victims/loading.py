@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,22 @@ import numpy as np
 
 from ecgadv import backend
 from ecgadv.errors import BackendError, VictimError
+from ecgadv.options import Name, Source
 from ecgadv.records.files import pointer
 from ecgadv.records.preprocessing import N_SAMPLES
 from ecgadv.victims import files
-from ecgadv.victims.declared import Reading, declared, is_function, is_included
+from ecgadv.victims.declared import (
+    Channels,
+    Classes,
+    Leads,
+    Rate,
+    Reading,
+    Samples,
+    Standardise,
+    declared,
+    is_function,
+    is_included,
+)
 from ecgadv.victims.keras_models import from_keras, from_subclassed
 from ecgadv.victims.preflight import preflight, probe_signals
 from ecgadv.victims.victim import Victim, digest_weights
@@ -175,16 +187,16 @@ def _from_torch(module: Any, reading: Reading, name: str = "", own: bool = False
 
 def load_victim(
     victim: Any = "compact",
-    path: str | Path | None = None,
+    path: Source | None = None,
     check: bool = True,
-    n: int | None = None,
+    n: Samples | None = None,
     *,
-    classes: Sequence[str] | None = None,
-    fs: int | None = None,
-    leads: int | None = None,
-    channels: str | None = None,
-    standardise: str | None = None,
-    preprocess: str | Callable[[Any], Any] | None = None,
+    classes: Classes | None = None,
+    fs: Rate | None = None,
+    leads: Leads | None = None,
+    channels: Channels | None = None,
+    standardise: Standardise | None = None,
+    preprocess: Name | Callable[[Any], Any] | None = None,
 ) -> Victim:
     """A victim from a name, a file, a model in memory or a callable, checked and as it is now.
 

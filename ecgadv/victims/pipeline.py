@@ -92,21 +92,3 @@ def standardise_array(
     centred = np.where(valid, values - values.sum(1, keepdims=True) / count, 0.0)
     variance = (centred**2).sum(1, keepdims=True) / count
     return (centred / np.sqrt(np.maximum(variance, _FLOOR))).astype(np.float32)
-
-
-def shift_indices(shifts: np.ndarray, lengths: np.ndarray, n: int) -> np.ndarray:
-    """Gather indices of circular shifts within each record's own samples.
-
-    Args:
-        shifts: (B,) or (B, K) samples; a device that starts τ samples late sees sample i + τ first.
-        lengths: (B,) own samples.
-        n: samples of a padded record.
-
-    Returns:
-        (B, n) or (B, K, n) int64; the padding stays where it is.
-    """
-    shifts, lengths = np.asarray(shifts), np.asarray(lengths)
-    position = np.arange(n)
-    length = lengths.reshape(lengths.shape + (1,) * shifts.ndim)
-    moved = (position + shifts[..., None]) % length
-    return np.where(position < length, moved, position)

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from ecgadv import backend
 from ecgadv.errors import ConfigError, DataError, StoreError
+from ecgadv.options import Seed, check_fields
 from ecgadv.records.base import CLASSES, Batch, RecordSet
 from ecgadv.records.preprocessing import FS, N_SAMPLES, fill_missing
 from ecgadv.victims import scores
@@ -49,36 +51,30 @@ class TrainSettings:
         short_seconds: length of these crops.
     """
 
-    architecture: str = "compact"
-    epochs: int = 36
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    weight_decay: float = 2e-2
-    class_weight: float = 0.5
-    seed: int = 0
-    folds: int = 5
-    fold: int = 0
-    split_seed: int = 0
-    precision: str = "float32"
-    limit: int = 0
-    short_epochs: int = 0
-    short_seconds: float = 10.0
+    architecture: Literal["compact", "resnet34"] = "compact"
+    epochs: Annotated[int, Ge(1)] = 36
+    batch_size: Annotated[int, Ge(1)] = 64
+    learning_rate: Annotated[float, Gt(0)] = 2e-3
+    weight_decay: Annotated[float, Ge(0)] = 2e-2
+    class_weight: Annotated[float, Ge(0)] = 0.5
+    seed: Seed = 0
+    folds: Annotated[int, Ge(2)] = 5
+    fold: Annotated[int, Ge(0)] = 0
+    split_seed: Seed = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    limit: Annotated[int, Ge(0)] = 0
+    short_epochs: Annotated[int, Ge(0)] = 0
+    short_seconds: Annotated[float, Ge(1), Le(N_SAMPLES / FS)] = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "folds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train.{name}={getattr(self, name)}: must be at least 1")
-        if self.folds < 2 or not 0 <= self.fold < self.folds:
-            raise ConfigError(f"train.fold={self.fold}: must be 0 … train.folds - 1, folds >= 2")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"train.precision={self.precision}: float32 or bfloat16")
-        if not 0 <= self.short_epochs < self.epochs:
+        check_fields(self, "train")
+        if self.fold >= self.folds:
             raise ConfigError(
-                f"train.short_epochs={self.short_epochs}: must be 0 … train.epochs - 1"
+                f"train.fold={self.fold}: must be below train.folds={self.folds} (counted from 0)"
             )
-        if not 1 <= self.short_seconds <= N_SAMPLES / FS:
+        if self.short_epochs >= self.epochs:
             raise ConfigError(
-                f"train.short_seconds={self.short_seconds:g}: must be 1 … {N_SAMPLES / FS:g}"
+                f"train.short_epochs={self.short_epochs}: must be below train.epochs={self.epochs}"
             )
 
     def samples(self, epoch: int) -> int:

@@ -66,7 +66,7 @@ def twin_of(victim: Victim, precision: str = "float32") -> Victim:
     if precision == "float32":
         return twins.exact or victim
     if precision not in twins.coarse:
-        from ecgadv.victims.keras_models import head_layer, rebuilt
+        from ecgadv.victims.rebuilding import head_layer, rebuilt
 
         model = (twins.exact or victim).model
         try:

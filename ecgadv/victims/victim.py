@@ -92,6 +92,14 @@ class Victim:
         return (self.n,) if self.leads == 1 else (self.n, self.leads)
 
     @property
+    def can(self) -> frozenset[str]:
+        """What it gives an attacker: ``labels``, ``scores``, ``gradients``; ``bfloat16`` too where
+        the arithmetic of its gradients can be chosen.
+        """
+        given = {"labels", "scores", "gradients"}
+        return frozenset(given if self.model is None else {*given, "bfloat16"})
+
+    @property
     def activations(self) -> int:
         """Numbers that one input makes in all layers; a guess where the network does not tell."""
         if self.model is None:
@@ -207,6 +215,18 @@ class Victim:
         for row, values in enumerate(rows):
             padded[row, : len(values)] = values
         return self.logits(self.standardise_array(flatten(padded), own))
+
+    def behind(self, change: Callable[[Any], Any]) -> Victim:
+        """The same network on changed inputs, not yet checked.
+
+        Args:
+            change: differentiable map of standardised tensors (B, n, leads) to the same shape; it
+                comes before the victim's own ``preprocess``.
+        """
+        changed, own = copy.copy(self), self.preprocess
+        changed.preprocess = change if own is None else lambda signal: own(change(signal))
+        changed.checked, changed.reference, changed._compiled = False, None, None
+        return changed
 
     @property
     def network(self) -> Any:

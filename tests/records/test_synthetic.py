@@ -5,6 +5,7 @@ from scipy.signal import find_peaks, welch
 
 from ecgadv.errors import DataError
 from ecgadv.records import FS, RecordSet, synthetic
+from ecgadv.records.synthetic import rhythms, waves
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +35,14 @@ def r_peaks(x: np.ndarray) -> np.ndarray:
 
 def spread_of_rr(x: np.ndarray) -> float:
     """Robust coefficient of variation of the RR intervals."""
-    rr = np.diff(r_peaks(x[3 * FS :]))
+    rr = np.diff(r_peaks(x[3 * FS :], fs=300))
     low, middle, high = np.quantile(rr, [0.16, 0.5, 0.84])
     return float((high - low) / 2 / middle)
 
 
 def p_wave(x: np.ndarray) -> float:
     """Height of the averaged P wave over the level before it, in mV."""
-    peaks = r_peaks(x)
+    peaks = r_peaks(x, fs=300)
     peaks = peaks[peaks > 110]
     mean = np.mean([x[p - 80 : p] for p in peaks], axis=0)
     return float(mean[20:52].max() - np.median(mean[4:16]))
@@ -69,14 +70,14 @@ def test_the_recursion_solves_the_models_three_equations() -> None:
 
     times = rr / 2 + rr * np.arange(5)
     rows = [np.tile(v, (5, 1)) for v in (tau, s, h)]
-    slope = synthetic._forcing(times, *rows, t)
-    ours = synthetic.integrate(slope, 0.05 * np.sin(2 * np.pi * 0.25 * t))
+    slope = waves._forcing(times, *rows, t)
+    ours = waves.integrate(slope, 0.05 * np.sin(2 * np.pi * 0.25 * t))
     assert exact.max() == pytest.approx(1.0, abs=0.15)
     np.testing.assert_allclose(ours, exact, atol=0.02)
 
 
 def test_the_tachogram_has_the_papers_two_peaks() -> None:
-    rr = synthetic.tachogram(np.random.default_rng(0), 2000, 0.85, 0.05, 0.5, 0.25)
+    rr = rhythms.tachogram(np.random.default_rng(0), 2000, 0.85, 0.05, 0.5, 0.25)
     assert rr.mean() == pytest.approx(0.85, abs=1e-3)
     assert rr.std() == pytest.approx(0.05, rel=0.01)
     f, power = welch(rr - rr.mean(), 4, nperseg=1024)
@@ -86,9 +87,9 @@ def test_the_tachogram_has_the_papers_two_peaks() -> None:
 
 
 def test_beats_fall_where_the_phase_turns() -> None:
-    np.testing.assert_allclose(np.diff(synthetic._beats(np.full(81, 0.8), 0.3)), 0.8, rtol=1e-9)
+    np.testing.assert_allclose(np.diff(rhythms._beats(np.full(81, 0.8), 0.3)), 0.8, rtol=1e-9)
     slowing = np.linspace(0.5, 1.5, 161)
-    beats = synthetic._beats(slowing, 0.0)
+    beats = rhythms._beats(slowing, 0.0)
     at = np.interp((beats[1:] + beats[:-1]) / 2, np.arange(161) / 4, slowing)
     np.testing.assert_allclose(np.diff(beats), at, rtol=0.01)
 
@@ -106,7 +107,7 @@ def test_fibrillation_is_irregular_and_has_no_p_wave(easy: RecordSet) -> None:
 
 
 def test_normal_rates_are_normal(easy: RecordSet) -> None:
-    rates = [60 * FS / np.median(np.diff(r_peaks(x))) for x in signals(easy, "N")]
+    rates = [60 * FS / np.median(np.diff(r_peaks(x, fs=300))) for x in signals(easy, "N")]
     assert np.quantile(rates, 0.05) > 48
     assert np.quantile(rates, 0.95) < 102
 
@@ -115,7 +116,7 @@ def test_fibrillatory_waves_lie_between_4_and_9_hz() -> None:
     for seed in range(8):
         rng = np.random.default_rng(seed)
         t = np.arange(60 * FS) / FS
-        f, power = welch(synthetic._fibrillatory_waves(rng, t), FS, nperseg=1024)
+        f, power = welch(waves._fibrillatory_waves(rng, t), FS, nperseg=1024)
         assert 4 <= f[np.argmax(power)] <= 9
         assert power[(f > 3) & (f < 10)].sum() > 0.6 * power.sum()
 
@@ -123,7 +124,7 @@ def test_fibrillatory_waves_lie_between_4_and_9_hz() -> None:
 def test_other_rhythms_are_what_they_are_called() -> None:
     seen = set()
     for seed in range(80):
-        rhythm = synthetic._other(np.random.default_rng(seed), 33.0, False)
+        rhythm = rhythms._other(np.random.default_rng(seed), 33.0, False)
         rr = np.diff(rhythm.times)
         assert np.all(rr > 0.2), "no beat within the refractory period of another"
         rate = 60 / np.median(rr)
@@ -213,7 +214,7 @@ def test_load_caches_by_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"per_class": 0}, r"data\.per_class=0"),
         ({"per_class": 2.5}, r"data\.per_class=2\.5"),
         ({"seed": -1}, r"data\.seed=-1"),
-        ({"difficulty": 1.5}, r"data\.difficulty=1\.5: must be between 0 and 1"),
+        ({"difficulty": 1.5}, r"data\.difficulty=1\.5: must be a number from 0 to 1"),
         ({"root": "x.zip"}, r"data\.root=x\.zip: data=synthetic reads no file"),
     ],
 )

@@ -13,7 +13,7 @@ from fake_run import ecg, made_up_records, write_run
 @pytest.fixture
 def readable(monkeypatch):
     """The recordings of a made-up run can be read again."""
-    monkeypatch.setattr("ecgadv.config.instantiate", made_up_records)
+    monkeypatch.setattr("ecgadv.store.reading.instantiate", made_up_records)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ecgadv.report import data, figures, style
+from ecgadv.report import data, figures, paper, style
 
 MM = 25.4
 
@@ -46,7 +46,7 @@ def ink(figure):
 def test_paper_has_true_proportions(gain, start):
     figure = style.new_figure(300, 120)
     low, high = -10 / gain, 20 / gain
-    axes = figures.ecg_paper_axes(figure, 5, 5, 10, low, high, start=start, gain=gain)
+    axes = paper.ecg_paper_axes(figure, 5, 5, 10, low, high, start=start, gain=gain)
     assert size_mm(axes) == pytest.approx((10.4 * 25, 30))
     for gid, step, across, up in (("grid-1mm", 1, 261, 31), ("grid-5mm", 5, 53, 7)):
         vertical, horizontal = grid_of(axes, gid)
@@ -79,6 +79,7 @@ def test_before_after_shows_the_signals_in_mv(record):
         p_after=0.53,
         distances={"d_l2": 3.6},
         start=2.0,
+        fs=300,
     )
     assert len(figure.axes) == 4
     shown = slice(600, 3600)
@@ -111,7 +112,9 @@ def test_before_after_shows_the_signals_in_mv(record):
 def test_the_magnified_strip_states_its_scale(record):
     x, delta, _ = record
     delta = 0.045 * delta / np.abs(delta).max()
-    figure = figures.before_after(0.4 * x, delta, 1.0, source="N", target="A", predicted="N")
+    figure = figures.before_after(
+        0.4 * x, delta, 1.0, source="N", target="A", predicted="N", fs=300
+    )
     same, magnified = figure.axes[2:]
     # 0.045 mV fills 9 of 10 mm at 200 mm/mV.
     assert "magnified 20 times: 200 mm/mV, pulse 0.05 mV" in magnified.get_title("left")
@@ -123,14 +126,18 @@ def test_the_magnified_strip_states_its_scale(record):
 
 def test_a_perturbation_as_large_as_the_ecg_is_not_magnified(record):
     x, delta, _ = record
-    figure = figures.before_after(0.4 * x, 30 * delta, 1.0, source="N", target="any", predicted="A")
+    figure = figures.before_after(
+        0.4 * x, 30 * delta, 1.0, source="N", target="any", predicted="A", fs=300
+    )
     assert len(figure.axes) == 3
     assert "untargeted, reached" in texts(figure)
 
 
 def test_a_tall_record_is_drawn_at_half_gain(record):
     x, delta, _ = record
-    figure = figures.before_after(x, delta, 12 / np.ptp(x), source="N", target="A", predicted="A")
+    figure = figures.before_after(
+        x, delta, 12 / np.ptp(x), source="N", target="A", predicted="A", fs=300
+    )
     assert "5 mm/mV" in texts(figure)
     assert "10 mm/mV," not in texts(figure)
     low, high = figure.axes[0].get_ylim()
@@ -139,7 +146,7 @@ def test_a_tall_record_is_drawn_at_half_gain(record):
 
 def test_padding_is_not_drawn(record):
     x, delta, scale = record
-    figure = figures.before_after(x, delta, scale, length=1500, source="N", predicted="A")
+    figure = figures.before_after(x, delta, scale, length=1500, source="N", predicted="A", fs=300)
     time, values = lines_of(figure.axes[0], "trace")[0].get_data()
     assert len(values) == 1500
     assert time[-1] < 5
@@ -148,14 +155,14 @@ def test_padding_is_not_drawn(record):
 def test_the_window_shown_is_the_one_most_perturbed():
     delta = np.zeros(9000, np.float32)
     delta[6000:6300] = 1
-    assert 11 <= figures.busiest_start(delta, 9000, 10.0) <= 20
-    assert figures.busiest_start(delta, 2000, 10.0) == 0.0
+    assert 11 <= paper.busiest_start(delta, 9000, 10.0, fs=300) <= 20
+    assert paper.busiest_start(delta, 2000, 10.0, fs=300) == 0.0
 
 
 @pytest.mark.parametrize("shape", [(9000, 1), (8000,)])
 def test_signals_that_do_not_belong_together_are_refused(record, shape):
     with pytest.raises(ValueError, match="one record and its perturbation"):
-        figures.before_after(record[0], np.zeros(shape, np.float32), 1.0)
+        figures.before_after(record[0], np.zeros(shape, np.float32), 1.0, fs=300)
 
 
 def test_metric_comparison_magnifies_all_alike(record):
@@ -169,6 +176,7 @@ def test_metric_comparison_magnifies_all_alike(record):
         target="N",
         notes={"diff": "d_smooth = 0.3"},
         start=0.0,
+        fs=300,
     )
     assert len(figure.axes) == 8
     left, right = figure.axes[:4], figure.axes[4:]
@@ -184,7 +192,7 @@ def test_metric_comparison_magnifies_all_alike(record):
     )
     assert "d_smooth = 0.3" in texts(figure)
     with pytest.raises(ValueError, match="no perturbation"):
-        figures.metric_comparison(x, {}, scale)
+        figures.metric_comparison(x, {}, scale, fs=300)
 
 
 def test_heatmap_counts_every_pair(run):
@@ -231,7 +239,7 @@ def test_equal_figures_give_equal_files(record, tmp_path):
     for kind in ("png", "svg"):
         files = []
         for k in range(2):
-            figure = figures.before_after(*record, source="N", target="A", predicted="A")
+            figure = figures.before_after(*record, source="N", target="A", predicted="A", fs=300)
             files.append(style.save(figure, tmp_path / f"{k}.{kind}").read_bytes())
         if kind == "png":
             assert files[0] == files[1]
@@ -242,7 +250,7 @@ def test_figures_leave_the_callers_settings_alone(record):
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    figures.before_after(*record, source="N", target="A", predicted="A")
+    figures.before_after(*record, source="N", target="A", predicted="A", fs=300)
     assert dict(matplotlib.rcParams) == before
 
 

@@ -12,9 +12,10 @@ import pytest
 from fake_run import config, write_run
 
 from ecgadv.errors import StoreError
-from ecgadv.evaluate.reading import join, read_answers, read_key, score
+from ecgadv.reader_study import page as study
+from ecgadv.reader_study.answers import join, read_answers, read_key
+from ecgadv.reader_study.scores import score
 from ecgadv.report import data
-from ecgadv.report import reading as study
 
 METRICS = ("l2", "diff", "diffl2")
 
@@ -163,7 +164,7 @@ def test_what_cannot_be_studied_is_said(runs, tmp_path, monkeypatch):
     def gone(_):
         raise StoreError("moved")
 
-    monkeypatch.setattr("ecgadv.config.instantiate", gone)
+    monkeypatch.setattr("ecgadv.store.reading.instantiate", gone)
     with pytest.raises(StoreError, match="cannot be read again: moved"):
         study.candidates({"diff": runs["diff"]}, 5, 0)
 

@@ -202,7 +202,7 @@ def test_a_report_without_the_recordings_says_so(run, monkeypatch):
     def gone(_):
         raise DataError("data.root=/x does not exist")
 
-    monkeypatch.setattr("ecgadv.config.instantiate", gone)
+    monkeypatch.setattr("ecgadv.store.reading.instantiate", gone)
     said = " ".join(page_of(write_report(run)).text)
     assert "the recordings could not be read again: data.root=/x does not exist" in said
 

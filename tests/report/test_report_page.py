@@ -24,7 +24,7 @@ def thousand(tmp_path_factory):
         cases[name] = np.random.default_rng(0).uniform(0.01, 99, len(cases))
     cases.to_csv(run / "cases.csv", index=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ecgadv.config.instantiate", made_up_records)
+        patch.setattr("ecgadv.store.reading.instantiate", made_up_records)
         start = time.process_time()  # the machine may be busy with something else
         file = write_report(run)
     return file, time.process_time() - start
@@ -235,7 +235,7 @@ def test_the_report_of_a_sweep_opens_sorts_and_filters(browser, tmp_path, monkey
     def gone(_):
         raise DataError("the recordings are elsewhere")
 
-    monkeypatch.setattr("ecgadv.config.instantiate", gone)
+    monkeypatch.setattr("ecgadv.store.reading.instantiate", gone)
     for k, metric in enumerate(("l2", "diff")):
         job = write_run(tmp_path / "sweep" / f"{k}_metric-{metric}", seed=k, metric=metric)
         (job / ".hydra").mkdir()

@@ -28,7 +28,7 @@ def test_beats_marks_what_was_kept_lost_and_new(record):
     delta -= (size * taken).astype(np.float32)
     delta += (size * np.exp(-((t - 13.9) ** 2) / 2e-4)).astype(np.float32)
     figure = signals.beats(
-        x, delta, scale, record="A00001", source="N", target="A", predicted="A", start=11.0
+        x, delta, scale, record="A00001", source="N", target="A", predicted="A", start=11.0, fs=300
     )
     above, below = figure.axes
     kept, line = peaks_of(above, "peaks-kept")
@@ -46,7 +46,7 @@ def test_beats_marks_what_was_kept_lost_and_new(record):
                 assert (np.asarray(mark.get_ydata()) < axes.get_ylim()[1]).all()
     top = lines_of(above, "trace")[0].get_ydata().max()
     assert lines_of(above, "peaks-kept")[0].get_ydata().max() > top
-    before, after = len(r_peaks(x)), len(r_peaks(x + delta))
+    before, after = len(r_peaks(x, fs=300)), len(r_peaks(x + delta, fs=300))
     said = texts(figure)
     assert f"{before} peaks before, {after} after, {before - 1} in both" in said
     assert "record A00001, N → A, R peaks" in said
@@ -55,7 +55,7 @@ def test_beats_marks_what_was_kept_lost_and_new(record):
 
 def test_beats_are_enlarged_in_true_proportions(record):
     x, delta, _ = record
-    figure = signals.beats(0.2 * x, 0.2 * delta, 1.0, source="N", predicted="A", start=3.0)
+    figure = signals.beats(0.2 * x, 0.2 * delta, 1.0, source="N", predicted="A", start=3.0, fs=300)
     axes = figure.axes[0]
     low, high = axes.get_ylim()
     begin, end = axes.get_xlim()
@@ -71,7 +71,7 @@ def test_beats_are_enlarged_in_true_proportions(record):
 
 def test_a_flat_record_has_no_triangles():
     x = np.zeros(3000, np.float32)
-    figure = signals.beats(x, x, 1.0, source="~", predicted="~", start=0.0)
+    figure = signals.beats(x, x, 1.0, source="~", predicted="~", start=0.0, fs=300)
     assert all(not len(peaks_of(axes, "peaks-kept")[0]) for axes in figure.axes)
     assert "0 peaks before, 0 after, 0 in both" in texts(figure)
 
@@ -82,18 +82,20 @@ def wave(frequency, amplitude, rows=4):
 
 
 def test_density_has_the_power_of_the_signal():
-    frequency, power = signals.density(wave(10.0, 0.2))
+    frequency, power = signals.density(wave(10.0, 0.2), fs=300)
     step = frequency[1] - frequency[0]
     # A sine of amplitude a has the power a²/2.
     np.testing.assert_allclose(power.sum(1) * step, 0.02, rtol=0.02)
     np.testing.assert_allclose(frequency[power.argmax(1)], 10.0, atol=step)
-    cut = signals.density(np.pad(wave(10.0, 0.2)[:, :1500], ((0, 0), (0, 7500))), np.full(4, 1500))
+    cut = signals.density(
+        np.pad(wave(10.0, 0.2)[:, :1500], ((0, 0), (0, 7500))), np.full(4, 1500), fs=300
+    )
     np.testing.assert_allclose(cut[1].sum(1) * step, 0.02, rtol=0.1)
 
 
 def test_spectra_draw_every_group_where_its_energy_is():
     groups = {"l2": wave(100.0, 0.01), "diff": wave(1.0, 0.1), "diffl2": wave(5.0, 0.05)}
-    figure = signals.spectra(groups, wave(10.0, 0.3, rows=2), title="spectra of a test")
+    figure = signals.spectra(groups, wave(10.0, 0.3, rows=2), title="spectra of a test", fs=300)
     (axes,) = figure.axes
     lines = {line.get_gid(): line for line in axes.lines}
     assert set(lines) == {"ECG", "l2", "diff", "diffl2"}
@@ -116,7 +118,7 @@ def test_spectra_draw_every_group_where_its_energy_is():
 
 def test_spectra_of_nothing_are_refused():
     with pytest.raises(ValueError, match="no perturbation"):
-        signals.spectra({"l2": np.zeros((0, 9000))})
+        signals.spectra({"l2": np.zeros((0, 9000))}, fs=300)
 
 
 def test_metric_bars_show_cases_medians_and_names():
@@ -227,7 +229,9 @@ def test_rates_are_read_in_grey():
 def test_equal_vector_figures_give_equal_files(record, tmp_path):
     for kind in ("svg", "pdf"):
         files = [
-            style.save(signals.beats(*record, start=0.0), tmp_path / f"{k}.{kind}").read_bytes()
+            style.save(
+                signals.beats(*record, start=0.0, fs=300), tmp_path / f"{k}.{kind}"
+            ).read_bytes()
             for k in range(2)
         ]
         assert files[0] == files[1]
@@ -239,7 +243,7 @@ def test_labels_of_logarithmic_panels_do_not_run_into_each_other(decades, run):
     from ecgadv.report import figures
 
     cases = data.read_cases(run)
-    for column in data.DISTANCE_NAMES:
+    for column in data.distances(cases):
         cases[column] = np.logspace(-decades / 2, decades / 2, len(cases))
     figure = figures.distance_distributions(cases)
     figure.canvas.draw()

@@ -26,7 +26,7 @@ def test_success_is_drawn_at_its_onset_with_wilsons_interval():
             "predicted": np.where(onset < 4500, "N", "A"),
         }
     )
-    figure = type2.shift_position(shifts)
+    figure = type2.shift_position(shifts, fs=300)
     (axes,) = figure.axes
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     bars = [line for line in axes.lines if line.get_marker() != "o" and line.get_color() != "black"]
@@ -55,7 +55,7 @@ def test_readings_of_one_record_are_no_trials_of_their_own():
             "victim_record": [*np.repeat(["a", "b", "c", "d"], 10), *np.repeat(["a", "b"], 20)],
         }
     )
-    (axes,) = type2.shift_position(shifts).axes
+    (axes,) = type2.shift_position(shifts, fs=300).axes
     bars = [line for line in axes.lines if line.get_marker() != "o" and line.get_color() != "black"]
     assert [tuple(bar.get_ydata()) for bar in bars] == [pytest.approx(wilson(4, 4))]
 
@@ -84,7 +84,9 @@ def test_a_tone_stands_where_it_is_and_filters_and_limits_are_marked():
     time = np.arange(9000) / 300
     tone = np.sin(2 * np.pi * 7.0 * time)[None]
     ecg = np.sin(2 * np.pi * 1.0 * time)[None]
-    figure = type2.spectrum(tone, ecg, stopped=[0.05, 50.0], modelled=[60.0], band=[1.0, 40.0])
+    figure = type2.spectrum(
+        tone, ecg, stopped=[0.05, 50.0], modelled=[60.0], band=[1.0, 40.0], fs=300
+    )
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.lines}
     for label, frequency in (("injected", 7.0), ("ECG", 1.0)):

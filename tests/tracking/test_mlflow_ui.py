@@ -16,7 +16,7 @@ REPO = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def sweep(chromium, tmp_path_factory):
     """Address of a server and the run of a sweep of three metrics, uploaded to its store."""
-    sys.path.insert(0, str(REPO / "docs"))
+    sys.path.insert(0, str(REPO / "tools"))
     from make_screenshots import server
 
     root = tmp_path_factory.mktemp("ui")
