@@ -32,9 +32,9 @@ from ecgadv.records.selection import Selection, select
 from ecgadv.report import benchmark as report
 from ecgadv.report import style
 from ecgadv.report.progress import Progress
+from ecgadv.signature import signature
 from ecgadv.store import FolderLock, write_atomic
 from ecgadv.store.identity import IDENTITY, refuse_other
-from ecgadv.store.signature import signature
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.setting import Setting
 from ecgadv.study.study import Chunk, Solver, Study, class_indices
