@@ -309,8 +309,10 @@ def universal(value: Any, count: int) -> int:
     """The number of records, of ``count``, that one signal is made from; True for all of them.
 
     Raises:
-        ConfigError: no whole number from 1 to ``count``.
+        ConfigError: no whole number from 1 to ``count``, or there are no records.
     """
+    if not count:
+        raise ConfigError("universal: there is no record to make a signal from")
     return count if value is True else whole("universal", value, 1, count)
 
 

@@ -6,10 +6,11 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ecgadv.making import TARGET, leaves
+from ecgadv.making import TARGET, leaves, look_here
 from ecgadv.spelling import show
 
 NOT_IN_SIGNATURE = ("paths", "tracking", "resume", "sweep", "shard", "report", "track")
@@ -34,6 +35,10 @@ def signature(cfg: Mapping[str, Any]) -> str:
         node = kept.get(section)
         if isinstance(node, dict) and isinstance(node.get(key), str):
             node[key] = _file_digest(node[key])
+    for section, node in list(kept.items()):
+        source = own_source(node) if isinstance(node, dict) else ""
+        if source:
+            kept[section] = node | {"source": source}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -54,6 +59,31 @@ def differences(earlier: Mapping[str, Any], cfg: Mapping[str, Any], most: int = 
     told = [f"{k}={show(old.get(k))}, not {show(new.get(k))}" for k in keys[:most]]
     more = f"; and {len(keys) - most} more" if len(keys) > most else ""
     return "; ".join(told) + more
+
+
+def own_source(node: Any) -> str:
+    """Digest of the file of the module that a ``_target_`` of somebody's own names; "" of ours.
+
+    Nothing is imported. Where the file is not found, the configuration alone counts.
+    """
+    found = []
+    for part in (node, node.get("front_end")):
+        name = str(part.get(TARGET, "ecgadv.")) if isinstance(part, Mapping) else "ecgadv."
+        top, *inner = name.rpartition(".")[0].split(".")
+        if top in ("", "ecgadv"):
+            continue
+        look_here()
+        try:
+            spec = find_spec(top)
+        except (ImportError, ValueError):
+            continue
+        if spec is None or spec.origin is None:
+            continue
+        file = Path(spec.origin)
+        if inner:
+            file = file.parent.joinpath(*inner).with_suffix(".py")
+        found.append(_file_digest(str(file)))
+    return " ".join(found)
 
 
 def _file_digest(path: str) -> str:

@@ -11,6 +11,7 @@ from ecgadv import backend
 from ecgadv.errors import ConfigError
 from ecgadv.options import check_fields
 from ecgadv.spelling import show
+from ecgadv.threat.goals import Goal
 from ecgadv.threat.limits import Limits, spans_of
 from ecgadv.threat.metrics import Factor, Quadratic
 from ecgadv.threat.objectives import Cases, Objective
@@ -195,6 +196,24 @@ class DirectAttack(ABC):
     def __post_init__(self) -> None:
         """Check every option by its annotation."""
         check_fields(self, "attack")
+
+    def check(self, goal: Goal, shifts: int, injected: bool) -> None:
+        """Refuse what it cannot do, before anything runs.
+
+        Args:
+            goal: what counts as reached.
+            shifts: random onsets that it would average over.
+            injected: whether it would make an injected signal.
+
+        Raises:
+            ConfigError: it edits recordings as they are stored, so the last two must be none.
+        """
+        if injected:
+            raise ConfigError(
+                f"attack={self.name}: edits recordings, so it needs threat_model=type1"
+            )
+        if shifts:
+            raise ConfigError(f"attack={self.name}: cannot average over shifts; use eot=none")
 
     @abstractmethod
     def solver(self, problem: Problem) -> Callable[[Cases], Found]:

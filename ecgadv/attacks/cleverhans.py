@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Le
 from ecgadv import backend
 from ecgadv.attacks.base import DirectAttack, Found, Problem
 from ecgadv.errors import BackendError, ConfigError
-from ecgadv.threat.goals import UNTARGETED, Exclusive
+from ecgadv.threat.goals import UNTARGETED, Exclusive, Goal
 from ecgadv.threat.objectives import Cases, Objective
 
 
@@ -58,26 +58,23 @@ class _Cleverhans(DirectAttack):
     def perturb(self, model: Callable[[Any], Any], x: Any, y: Any, targeted: bool) -> Any:
         """Call cleverhans: (B, n, 1) records and (B,) classes -> (B, n, 1) perturbed records."""
 
+    def check(self, goal: Goal, shifts: int, injected: bool) -> None:
+        """See :class:`DirectAttack`; the library knows classes only."""
+        super().check(goal, shifts, injected)
+        if type(goal) is not Exclusive:
+            raise ConfigError(
+                f"attack={self.name} goal={goal.name}: cleverhans knows goal=exclusive only"
+            )
+
     def solver(self, problem: Problem) -> Callable[[Cases], Found]:
         """A function of one chunk, see :class:`DirectAttack`.
 
         Raises:
             BackendError: Keras runs on another backend than TensorFlow.
-            ConfigError: the objective averages over shifts, or has a goal that is no class, which
-                cleverhans cannot.
         """
         if backend.running() != "tensorflow":
             raise BackendError(
                 f"attack={self.name}: cleverhans needs backend=tensorflow, not {backend.running()}"
-            )
-        if problem.objective.shifts:
-            raise ConfigError(
-                f"attack={self.name}: cleverhans cannot average over shifts (eot=none)"
-            )
-        if not isinstance(problem.objective.goal, Exclusive):
-            raise ConfigError(
-                f"attack={self.name} goal={problem.objective.goal.name}: cleverhans knows "
-                "goal=exclusive only"
             )
         # One callable for all chunks, as cleverhans traces anew for every callable it meets; what
         # differs from chunk to chunk lies here.

@@ -269,7 +269,7 @@ class MinNorm(Attack):
             best=best,
             best_norm=best_norm,
             first=first,
-            iteration=state.iteration + 1,
+            iteration=state.iteration + ops.cast(live, "int32"),
             row=ahead,
             level=level,
             still=still,

@@ -90,8 +90,11 @@ def _check_injection(cfg: Mapping[str, Any]) -> None:
     if cfg.get("universal") == "all" and cfg.get("target") in ("all", "untargeted"):
         raise ConfigError(
             f"universal=all target={cfg['target']}: one signal for all classes needs one target, "
-            "A, N, O or noise"
+            f"one of {', '.join(victim_classes(cfg))}"
         )
+    if cfg.get("universal") == "all" and lookup(cfg, "goal.name") not in (None, "exclusive"):
+        goal = lookup(cfg, "goal.name")
+        raise ConfigError(f"universal=all goal={goal}: one signal for all classes: goal=exclusive")
     from ecgadv.threat.transforms import window_samples
 
     read = reading_of(cfg)

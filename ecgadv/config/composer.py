@@ -63,8 +63,14 @@ def with_device(config: Config, searchpath: Sequence[str]) -> Config:
                 wanted = f"must be one of {', '.join(known)}"
                 raise ConfigError(f"evaluation.filter={show(name)}: {wanted}")
             node = composer.plain(composer.compose([f"filter={name}"]))["filter"]
+            ours = Composer([])
+            if name in ours.options("filter"):
+                usual = ours.plain(ours.compose([f"filter={name}"]))["filter"]
+                node = None if node == usual else node
     finally:
         GlobalHydra.instance().hydra = before
+    if node is None:
+        return config
     return config | {"evaluation": config["evaluation"] | {"front_end": node}}
 
 

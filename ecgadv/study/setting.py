@@ -116,4 +116,6 @@ def device(cfg: Mapping[str, Any]) -> dict[str, Any]:
     evaluation = cfg["evaluation"]
     node = dict(evaluation.get("front_end") or {"name": evaluation["filter"]})
     said = {key: evaluation.get(key) for key in ("high_pass", "mains")}
-    return node | {key: value for key, value in said.items() if value is not None}
+    given = {key: value for key, value in said.items() if value is not None}
+    # A front end that lets everything pass has no use for them; a study may try it beside others.
+    return node if node["name"] == "none" else node | given

@@ -131,6 +131,11 @@ class Study:
             self.shifts = paper_shifts(believed.window or victim.n, victim.n)
         if shifts and not judge.channel.moving:
             raise ConfigError(NO_SHIFTS)
+        if isinstance(attack, DirectAttack):
+            attack.check(judge.goal, self.shifts, believed.injected)
+        for end in (believed.front_end, judge.channel.front_end):
+            if end.most is not None and victim.n > end.most:
+                raise ConfigError(f"filter={end.name}: {victim.n} samples, at most {end.most}")
         self.channel = replace(believed, moving=shifts > 0)
         self.limits = None
         if isinstance(attack, Attack):
@@ -210,12 +215,8 @@ class Study:
         Raises:
             ConfigError: a mask leaves no sample free, or has gaps where there is a band.
         """
-        n, leads = self.victim.n, self.victim.leads
         span = self.span(chunk.lengths)
-        valid = np.tile(valid_mask(span, n), (1, leads))
-        free = valid * np.tile(self.own, leads)
-        if chunk.mask is not None:
-            free = free * chunk.mask
+        valid, free = self._samples(chunk)
         if not free.any(axis=1).all():
             raise ConfigError("mask: leaves no sample of some case free")
         if self.limits is not None:
@@ -229,6 +230,26 @@ class Study:
             rounds = min(self.attack.max_steps(), MOST_ROUNDS)
         views = self.channel.draw(seeds, span, self.shifts, rounds, chunk.seen)
         return Cases(chunk.x, valid, free, source, chunk.target, span, views, clean)
+
+    def _samples(self, chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
+        """(B, leads·n) 1 on the samples that std(·) counts, and on those that may change."""
+        leads = self.victim.leads
+        valid = np.tile(valid_mask(self.span(chunk.lengths), self.victim.n), (1, leads))
+        free = valid * np.tile(self.own, leads)
+        return valid, free if chunk.mask is None else free * chunk.mask
+
+    def _too_short(self, chunk: Chunk) -> list[str]:
+        """Why a band cannot be kept on what may change of each record; "" where it can."""
+        if self.limits is None or self.limits.band is None:
+            return [""] * len(chunk.x)
+        reasons = []
+        for free in self._samples(chunk)[1]:
+            try:
+                self.limits.check_span(int(free.sum()) // self.victim.leads)
+                reasons.append("")
+            except ConfigError as error:
+                reasons.append(str(error))
+        return reasons
 
     def span(self, lengths: np.ndarray) -> np.ndarray:
         """(B,) samples that std(·) counts: all of them where the padding is perturbed too."""
@@ -273,6 +294,9 @@ class Study:
                 reason = self._absent(logits, len(onsets[i]), int(source[i]), int(chunk.target[i]))
                 if reason:
                     status[i], message[i] = "skipped", reason
+        for i, reason in enumerate(self._too_short(chunk)):
+            if reason:
+                status[i], message[i] = "skipped", reason
         live = np.flatnonzero([s == "ok" for s in status])
         delta = np.zeros_like(chunk.x, dtype=np.float32)
         gradients, forwards = np.zeros(count, np.int64), np.zeros(count, np.int64)

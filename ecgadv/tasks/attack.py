@@ -22,7 +22,7 @@ from ecgadv.evaluate import summary as summaries
 from ecgadv.evaluate.cases import skipped_record
 from ecgadv.evaluate.distances import Distance
 from ecgadv.evaluate.tables import Table
-from ecgadv.making import instantiate
+from ecgadv.making import TARGET, instantiate, lookup
 from ecgadv.records.base import RecordSet
 from ecgadv.records.opening import open_source
 from ecgadv.records.selection import Selection, select
@@ -259,7 +259,8 @@ def _victim_file(cfg: Mapping[str, Any]) -> str | None:
     node = cfg["victim"]
     if not str(node.get("_target_", "")).startswith("ecgadv.") or node.get("name") == "torch":
         return None
-    if node.get("preprocess"):
+    defence = str(lookup(cfg, f"defence.{TARGET}") or "ecgadv.")
+    if node.get("preprocess") or not defence.startswith("ecgadv."):
         return None  # What a function does is known when it is imported.
     path = Path(node["path"]) if node.get("path") else WEIGHTS / f"{node.get('name')}.npz"
     if not path.is_file():

@@ -26,7 +26,7 @@ from ecgadv.attacks.registry import attack_kinds, make_attack
 from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.benchmark import Compared, Row, compare, read_row, stored_rows
 from ecgadv.evaluate.predictions import Predictions
-from ecgadv.making import instantiate
+from ecgadv.making import TARGET, instantiate
 from ecgadv.records.base import RecordSet
 from ecgadv.records.selection import Selection, select
 from ecgadv.report import benchmark as report
@@ -71,8 +71,8 @@ class Bench:
 
     def study(self, form: Quadratic, name: str, steps: int | str | None) -> Study:
         """An attack by name on this victim; the configuration's own with its options."""
-        kind = attack_kinds().get(name) or instantiate(self.cfg["attack"])
-        attack = make_attack(name if isinstance(kind, type) else kind, steps=steps)
+        given = instantiate(self.cfg["attack"]) if name == self.cfg["attack"]["name"] else name
+        attack = make_attack(given, steps=steps)
         setting = Setting(goal=goals.from_config(self.cfg.get("goal")), seed=int(self.cfg["seed"]))
         return setting.study(self.victim, form, attack)
 
@@ -166,7 +166,8 @@ def _run(
         for per_class in scaling
         if _applies(metric, options["scaling_method"], own_methods(cfg))
     ]
-    known = [row for row in stored_rows(rows_folder) if _same_setting(row, compared[0])]
+    stored = stored_rows(rows_folder)
+    known = [row for row in stored if any(_same_setting(row, other) for other in compared)]
     table = compare(compared, known)
     _write(folder, table, compare(scaled, known), missing, compared)
     return 0
@@ -178,6 +179,22 @@ def known_metric(cfg: Mapping[str, Any], name: str) -> Quadratic:
         return metrics.get(name)
     form: Quadratic = instantiate(cfg["metric"])
     return form
+
+
+def metric_options(cfg: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """``metric``: options that change a metric's distances; {} of one of ours as it comes."""
+    node = cfg["metric"]
+    if name != node["name"]:
+        return {}
+    known = inspect.signature(metrics.METRICS[name]).parameters if name in metrics.METRICS else {}
+    changed = {
+        key: value
+        for key, value in node.items()
+        if key not in ("ridge", "name", TARGET)
+        and (key not in known or value != known[key].default)
+    }
+    foreign = {} if known else {TARGET: node[TARGET]}
+    return {"metric": foreign | changed} if foreign or changed else {}
 
 
 def own_methods(cfg: Mapping[str, Any]) -> list[str]:
@@ -193,7 +210,7 @@ def _applies(metric: str, method: str, own: Sequence[str]) -> bool:
 
 def method_name(method: str) -> tuple[str, int | str | None]:
     """``minnorm_100`` -> ("minnorm", 100), ``minnorm_auto`` with "auto", ``cw`` with None."""
-    match = re.fullmatch(r"([a-z][a-z_]*?)(?:_(\d+|auto))?", method)
+    match = re.fullmatch(r"([A-Za-z]\w*?)(?:_(\d+|auto))?", method)
     if match is None or match[2] == "0":
         raise ConfigError(f"benchmark.methods={method}: must be NAME or NAME_STEPS")
     return match[1], int(match[2]) if (match[2] or "").isdigit() else match[2]
@@ -242,7 +259,7 @@ def _method(
         study = bench.study(form, own[-1], None)
         if study.judge.goal != Exclusive():
             raise ConfigError(f"benchmark.methods={method}: knows goal=exclusive only")
-        identity = {"version": peers.version(name)}
+        identity = {"version": peers.version(name), **metric_options(bench.cfg, form.name)}
         return Method(study, "float32", lambda cases, _: made(cases), identity)
     study = bench.study(form, name, steps)
     precision, why = study.precision(bench.cfg["precision"], count, size)
@@ -253,6 +270,7 @@ def _method(
         "precision": precision,
         "folded": twin_of(bench.victim) is not bench.victim,
         "ridge": form.ridge if study.attack.ridged else None,
+        **metric_options(bench.cfg, form.name),
         "seed": study.seed,
         **({} if study.judge.goal == Exclusive() else {"goal": repr(study.judge.goal)}),
     }
@@ -268,9 +286,10 @@ def measure(bench: Bench, metric: str, method: str, specs: Sequence[CaseSpec], p
     stored = read_row(file) if bench.cfg["resume"] else None
     size = chunk_size(bench.victim, bench.cfg["batch_size"], len(specs))
     setting = setting_of(bench.victim, bench.records, ids)
-    if stored is not None and stored.origin == "imported" and _fits(stored.identity, setting):
-        return stored
     made = _method(bench, form, method, peers, len(specs), size)
+    of = {key: made.identity.get(key) for key in ("metric", "goal")}
+    if stored is not None and stored.origin == "imported" and _fits(stored.identity, setting | of):
+        return stored
     identity = setting | made.identity | {"batch_size": size}
     if stored is not None and stored.identity == identity and len(stored.case_id) == len(ids):
         return stored
@@ -338,7 +357,11 @@ def _fits(identity: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
 
 
 def _same_setting(row: Row, other: Row) -> bool:
-    return all(row.identity.get(k) == other.identity.get(k) for k in ("victim", "data"))
+    """Whether the distances of two rows are of the same victim, data, metric and goal."""
+    keys = ("victim", "data", "metric", "goal")
+    return row.metric == other.metric and all(
+        row.identity.get(key) == other.identity.get(key) for key in keys
+    )
 
 
 def _write(

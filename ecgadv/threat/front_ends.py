@@ -26,10 +26,12 @@ class FrontEnd(ABC):
 
     Attributes:
         name: as in configurations.
+        most: samples of a signal that it can take; None for any number.
         fs: sampling rate in Hz.
     """
 
     name: ClassVar[str]
+    most: ClassVar[int | None] = None
     fs: float = 300.0
 
     @property
@@ -137,6 +139,7 @@ class Rectangular(_Notched):
     """``rectangular``: bins of a 16,384-point DFT dropped, :func:`filters.rectangular`."""
 
     name: ClassVar[str] = "rectangular"
+    most: ClassVar[int | None] = filters.NFFT
     usual = (0.055, (50.0, 60.0))
 
     def array(self, p: np.ndarray) -> np.ndarray:
@@ -153,8 +156,6 @@ class Rectangular(_Notched):
     def _waves(self, n: int) -> np.ndarray:
         """(2·bins, n) float32: rows b with F(p) = p − Σ_b b·(bᵀp)."""
         nfft = filters.NFFT
-        if n > nfft:
-            raise ConfigError(f"filter=rectangular: {n} samples, at most {nfft}")
         bins = filters.stopped_bins(self.fs, self.removed[0], self.removed[1:])
         angle = 2 * np.pi * bins[:, None] * np.arange(n)[None, :] / nfft
         # Every bin but the one at half the sampling rate has a mirror image, which goes with it.
@@ -189,9 +190,11 @@ def get(end: str | FrontEnd, fs: float = 300.0) -> FrontEnd:
     """A front end by name, at a sampling rate in Hz.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or an object is for another sampling rate.
     """
     if isinstance(end, FrontEnd):
+        if end.fs != fs and not isinstance(end, Through):
+            raise ConfigError(f"filter={end.name}: made for {end.fs:g} Hz, say fs={fs:g}")
         return end
     if not isinstance(end, str) or end not in FRONT_ENDS:
         raise ConfigError(f"filter={end}: unknown; there are {', '.join(FRONT_ENDS)}")

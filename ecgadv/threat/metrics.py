@@ -295,9 +295,9 @@ class OverLeads(Quadratic):
 
     def value(self, delta: Any) -> Any:
         """d(δ), (B, leads·n) or (B, n, leads) -> (B,)."""
-        if len(delta.shape) == 3:
-            return self.one.value(delta)
         xp = ops_of(delta)
+        if len(delta.shape) == 3:
+            delta = xp.reshape(xp.transpose(delta, (0, 2, 1)), (delta.shape[0], -1))
         rows = xp.reshape(delta, (-1, delta.shape[-1] // self.leads))
         return xp.sum(xp.reshape(self.one.value(rows), (-1, self.leads)), axis=-1)
 

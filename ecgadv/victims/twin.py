@@ -87,7 +87,7 @@ def about_twin(victim: Victim) -> str:
 
 
 def _twins(victim: Victim) -> _Twins:
-    digest = digest_weights(_weights(victim))
+    digest = digest_weights(weights_of(victim))
     held = _MADE.get(victim)
     if held is None or held.digest != digest:
         held = _MADE[victim] = _Twins(digest, *_folded(victim))
@@ -99,7 +99,8 @@ def _is_module(victim: Victim) -> bool:
     return hasattr(victim.network, "state_dict")
 
 
-def _weights(victim: Victim) -> list[np.ndarray]:
+def weights_of(victim: Victim) -> list[np.ndarray]:
+    """Weights of a victim's network; [] of a function, which does not tell them."""
     if victim.model is not None:
         return [np.asarray(w) for w in victim.model.get_weights()]
     if _is_module(victim):
@@ -158,6 +159,10 @@ def _apart(own: Reference, other: Reference) -> str:
         return f"its logits would be {gap:.1g} of the largest apart"
     one, two = own.gradient.astype(np.float64), other.gradient.astype(np.float64)
     sizes = np.linalg.norm(one, axis=1), np.linalg.norm(two, axis=1)
+    some = np.maximum(*sizes) > 0
+    if not some.any():
+        return ""
+    one, two, sizes = one[some], two[some], (sizes[0][some], sizes[1][some])
     cosine = float(((one * two).sum(axis=1) / np.maximum(sizes[0] * sizes[1], 1e-300)).min())
     length = float(np.abs(sizes[1] / np.maximum(sizes[0], 1e-300) - 1.0).max())
     if not (cosine >= COSINE and length <= LENGTH):

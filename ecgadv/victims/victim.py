@@ -216,6 +216,12 @@ class Victim:
             padded[row, : len(values)] = values
         return self.logits(self.standardise_array(flatten(padded), own))
 
+    def copied(self) -> Victim:
+        """The same victim, not yet checked; what is changed of it leaves this one as it is."""
+        other = copy.copy(self)
+        other.checked, other.reference, other._compiled = False, None, None
+        return other
+
     def behind(self, change: Callable[[Any], Any]) -> Victim:
         """The same network on changed inputs, not yet checked.
 
@@ -223,9 +229,8 @@ class Victim:
             change: differentiable map of standardised tensors (B, n, leads) to the same shape; it
                 comes before the victim's own ``preprocess``.
         """
-        changed, own = copy.copy(self), self.preprocess
+        changed, own = self.copied(), self.preprocess
         changed.preprocess = change if own is None else lambda signal: own(change(signal))
-        changed.checked, changed.reference, changed._compiled = False, None, None
         return changed
 
     @property
