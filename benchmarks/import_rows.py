@@ -26,8 +26,8 @@ from ecgadv.evaluate.predictions import predict
 from ecgadv.store import load_run, write_atomic
 from ecgadv.study.cases import CaseSpec
 from ecgadv.study.judge import Judge
-from ecgadv.study.study import goals
-from ecgadv.tasks.benchmark import Bench, setting_of
+from ecgadv.study.study import class_indices
+from ecgadv.tasks.benchmark import Bench, known_metric, setting_of
 from ecgadv.tasks.common import open_records, open_victim
 from ecgadv.tasks.metering import machine
 from ecgadv.threat import metrics
@@ -78,10 +78,12 @@ def main(argv: list[str]) -> int:
     records, victim = open_records(cfg), open_victim(cfg)
     bench = Bench(cfg, records, victim, predict(victim, records), folder)
     specs = bench.specs(cfg["benchmark"]["per_class"])
-    form = bench.metric(cfg["metric"]["name"])
+    form = known_metric(cfg, cfg["metric"]["name"])
     delta, gradients, forwards, seconds = read_source(source, specs)
     batch = records.batch([s.position for s in specs], victim.n)
-    trials = Judge(victim).trials(batch.x, delta, batch.lengths, *goals(specs, victim.classes))
+    trials = Judge(victim).trials(
+        batch.x, delta, batch.lengths, *class_indices(specs, victim.classes)
+    )
     ids = [s.case_id for s in specs]
     row = Row(
         form.name, method, ids, [trial.success for trial in trials],

@@ -54,6 +54,16 @@ def gradient(victim: Victim, x: Any) -> Callable[[], Any]:
     return lambda: backend.to_numpy(compiled(x)[1])
 
 
+def work(victim: Victim) -> float:
+    """GFLOP of a gradient in what takes most of it: once forward, once back to the input."""
+    operations = 0
+    for layer in victim.model._flatten_layers():
+        if getattr(layer, "kernel", None) is not None:
+            places = int(np.prod(layer.output.shape[1:-1]))
+            operations += 2 * 2 * places * int(np.prod(layer.kernel.shape))
+    return operations / 1e9
+
+
 def gradients(name: str, size: int, rounds: int) -> None:
     """Print a row a network."""
     victim = load_victim(name, check=False)
@@ -73,7 +83,11 @@ def gradients(name: str, size: int, rounds: int) -> None:
             f"{used[row]:.2f} | {shares[row, 1]:.2f} |",
             flush=True,
         )
-    print(f"<!-- {name}: gradients of {about_twin(victim)} -->", flush=True)
+    print(
+        f"<!-- {name}: {about_twin(victim)}; {work(victim):.2f} GFLOP a gradient in convolutions "
+        "and dense layers -->",
+        flush=True,
+    )
 
 
 def cases(victim: Victim, count: int, data: Path | None) -> Chunk:

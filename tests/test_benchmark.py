@@ -412,6 +412,22 @@ def test_peers_run_beside_ours(run_benchmark):
     assert found["comparison"][1]["gradients"] >= 1
 
 
+def test_a_metric_of_ones_own_is_compared_too(run_benchmark, tmp_path, monkeypatch):
+    from test_own_metric import TOLD, own_metric
+
+    (tmp_path / "own").mkdir()
+    own = own_metric(tmp_path / "own", monkeypatch, TOLD, "my_benchmark_metric")[:-1]
+    found = run_benchmark(*own, "benchmark.metrics=[late]", "benchmark.methods=[minnorm_4]")
+    stored = task.read_row(tmp_path / "rows" / "late-minnorm_4-12.json")
+    distance, energy = np.array(stored.distance), np.array(stored.d_l2)
+    # Weights of 9 and 1: the first half counts more, and is not all.
+    assert (energy < distance).all()
+    assert (distance < 9 * energy).all()
+    assert found["comparison"][0]["metric"] == "late"
+    with pytest.raises(ConfigError, match=r"must be a list of l2, diff, diffl2, late"):
+        run_benchmark(*own, "benchmark.metrics=[early]")
+
+
 def test_nothing_to_compare_is_said_before_anything_is_read(run_benchmark, monkeypatch):
     monkeypatch.setattr(task, "open_records", lambda cfg: pytest.fail("the records were read"))
     with pytest.raises(ConfigError, match="none of them can be measured here"):

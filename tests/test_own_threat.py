@@ -5,15 +5,28 @@ import os
 
 import numpy as np
 import pytest
-from helpers import environment, error_lines, execute, run_folder, small_world, table
+from helpers import (
+    beats,
+    environment,
+    error_lines,
+    execute,
+    in_process,
+    random_network,
+    run_folder,
+    small_world,
+    table,
+)  # fmt: skip
 
 import ecgadv
 from ecgadv import backend, config
 from ecgadv.errors import ConfigError
 from ecgadv.study.setting import Setting
+from ecgadv.threat import goals
+from ecgadv.threat.channel import Channel, Views
 from ecgadv.threat.front_ends import FRONT_ENDS, Butterworth, from_config
 from ecgadv.threat.goals import AIM_MARGIN, SUCCESS_MARGIN, UNTARGETED, Aim, Exclusive, Goal
 from ecgadv.threat.goals import get as goal_named
+from ecgadv.threat.objectives import Cases, Objective
 
 OWN = """
 from dataclasses import dataclass
@@ -219,7 +232,62 @@ def test_a_loss_falls_where_the_margin_rises(kind):
     assert (goal.probability(better, aim) > p).all()
 
 
+def test_what_is_no_goal_or_filter_is_one_line():
+    assert goals.from_config(None) == Exclusive()
+    node = {"name": "odd", "_target_": "collections.Counter"}
+    with pytest.raises(ConfigError, match=r"^goal=odd: collections\.Counter makes no Goal$"):
+        goals.from_config(node)
+    with pytest.raises(ConfigError, match=r"^filter=odd: collections\.Counter makes no FrontEnd$"):
+        from_config(node)
+
+
 def test_an_unknown_goal_is_one_line():
     with pytest.raises(ConfigError, match="goal=swapp: unknown; there are exclusive"):
         goal_named("swapp")
     assert isinstance(goal_named("exclusive"), Exclusive)
+
+
+def test_a_goal_sees_the_unperturbed_logits_of_every_record_of_a_pool(mine, monkeypatch):
+    monkeypatch.syspath_prepend(str(mine[0]))
+    from own_threat import Louder
+
+    victim, x = random_network(400), beats(6, 400, seed=4)
+    before = victim.pipeline(x).astype(float)
+    cases = Cases(
+        x[:1], np.ones((1, 400)), np.ones((1, 400)), np.zeros(1), np.full(1, 2), np.full(1, 400),
+        Views(np.array([[[3, 1, 3]]]), np.zeros((1, 1, 3), int)),
+    ).on_device()  # fmt: skip
+    channel = Channel(True, True, pool=x)
+    objective = Objective(victim, Louder(by=0.0), channel, shifts=3, clean=before)
+    rows = objective.aim(cases, objective.chosen(cases, None), 3)
+    np.testing.assert_allclose(backend.to_numpy(rows.clean), before[[3, 1, 3]], rtol=1e-6)
+    silent = objective(backend.tensor(0 * x[:1]), cases, backend.tensor([0], "int32"))
+    np.testing.assert_allclose(backend.to_numpy(silent.margin), 0, atol=1e-4)
+    options = {"method": "eot", "shifts": 2, "evaluation_shifts": 8, "steps": 25, "power": 2.0}
+    easy, hard = (
+        ecgadv.attack(victim, x, target=2, goal=Louder(by=by), universal=4, **options)
+        for by in (0.1, 100.0)
+    )
+    assert easy.success[0]
+    assert hard.target_rate[0] == 0
+
+
+def test_another_goal_is_measured_and_judged_by_itself(mine, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(mine[0]))
+    own = ["--config-dir", str(mine[0] / "my_conf"), f"paths.root={tmp_path}"]
+    world = [*small_world(tmp_path), "target=noise", "goal=louder"]
+    code, run = in_process(*world, *own, "attack.steps=10")
+    assert code == 0
+    kept = [o for o in world if not o.startswith(("data", "selection", "target", "goal"))]
+    again = ["task=evaluate", f"evaluate.run={run}", *kept, *own]
+    code, judged = in_process(*again)
+    assert code == 0
+    summary, earlier = (json.loads((f / "summary.json").read_text()) for f in (judged, run))
+    assert summary["n_success"] == earlier["n_success"] > 0
+    plain = [*world[:-1], "attack.steps=10", f"paths.root={tmp_path / 'plain'}"]
+    code, other = in_process(*plain)
+    assert code == 0
+    again = ["task=evaluate", f"evaluate.run={other}", *kept, *own, "goal=louder"]
+    assert in_process(*again)[0] == 2
+    line = [row for row in capsys.readouterr().err.splitlines() if row.startswith("error: ")][-1]
+    assert line.startswith("error: goal=louder: the perturbations were made for goal=exclusive")

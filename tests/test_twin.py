@@ -174,14 +174,25 @@ FORMS = {
 """Name -> body of a network, its normalisations, and how many of them a twin keeps."""
 
 
-def network(body, shape=(N, 1), **options):
-    keras.utils.set_random_seed(0)
+def network(body, shape=(N, 1)):
     inputs = keras.Input(shape)
     y = body(inputs)
     if len(y.shape) == 3:
-        y = L.GlobalMaxPooling1D(**options)(y)
-    head = L.Dense(4, kernel_initializer=keras.initializers.RandomNormal(0, 1, 7))
-    return keras.Model(inputs, head(y))
+        y = L.GlobalMaxPooling1D()(y)
+    return filled(keras.Model(inputs, L.Dense(4)(y)))
+
+
+def filled(model):
+    """With kernels and biases that are the same on every backend and in every run."""
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        kind = weight.path.rpartition("/")[2]
+        if kind.endswith("kernel"):
+            gain = 1.5 / np.sqrt(np.prod(weight.shape[:-1]))
+            weight.assign(gain * rng.standard_normal(weight.shape))
+        elif kind == "bias":
+            weight.assign(0.1 * rng.standard_normal(weight.shape))
+    return model
 
 
 def norms(model):
@@ -238,10 +249,9 @@ def test_made_in_half_precision():
 
 
 def test_a_softmax_head_and_a_sequential_model():
-    keras.utils.set_random_seed(0)
     head = L.Dense(4, activation="softmax")
     parts = [conv(), norm(), L.ReLU(), L.GlobalMaxPooling1D(), head]
-    model = keras.Sequential([keras.Input((N, 1)), *parts])
+    model = filled(keras.Sequential([keras.Input((N, 1)), *parts]))
     victim = load_victim(model)
     assert norms(twin_of(victim).model) == 0
     assert_alike(victim, twin_of(victim))
@@ -319,6 +329,18 @@ def normalised():
     return load_victim(model)
 
 
+@pytest.mark.parametrize("name", ["residual", "two takers", "over time", "norm, conv, same",
+                                  "a normalisation of one's own", "shared model"])  # fmt: skip
+def test_coarse_twins_answer_nearly_alike(name):
+    victim = load_victim(network(FORMS[name][0]), check=False)
+    twin = twin_of(victim, "bfloat16")
+    own, other = reference(victim), reference(twin)
+    assert np.abs(other.logits - own.logits).max() < 0.05 * np.abs(own.logits).max()
+    assert twin.model.layers[-1].compute_dtype == "float32"
+    assert norms(twin.model) == FORMS[name][2]
+    assert norms(victim.model) == FORMS[name][1]
+
+
 @pytest.mark.parametrize("method", ["minnorm", "pgd", "cw", "eot"])
 def test_attacks_through_the_twin_end_where_they_did(normalised, method, monkeypatch):
     x = beats(3, 600, seed=4)
@@ -356,7 +378,7 @@ def test_coarse_gradients_are_the_twins_too(normalised):
         np.linalg.norm(own.gradient, axis=1) * np.linalg.norm(other.gradient, axis=1)
     )
     # A maximum over time may be at another sample.
-    assert np.median(cosine) > 0.99
+    assert np.median(cosine) > 0.97
     assert (cosine > 0.8).all()
     x = beats(4, 600, seed=4)[1:]
     found = ecgadv.attack(normalised, x, steps=30, precision="bfloat16")
@@ -377,7 +399,7 @@ def test_the_choice_of_precision_stands_on_a_margin(normalised, monkeypatch):
             return None, x if self.precision == "float32" else clock["sign"] * x
 
     monkeypatch.setattr(engine, "_gradient", Timed)
-    monkeypatch.setattr(engine, "twin_of", lambda victim, precision: precision)
+    monkeypatch.setattr(engine, "twin_of", lambda victim, precision="float32": precision)
     monkeypatch.setattr(engine.time, "perf_counter", lambda: clock["now"])
     cases = ((0.5, 1, "bfloat16"), (0.84, 1, "bfloat16"), (0.9, 1, "float32"), (0.5, -1, "float32"))
     for share, sign, chosen in cases:

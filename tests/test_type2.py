@@ -421,7 +421,7 @@ def test_a_study_ends_in_one_table_and_one_figure(finished, tmp_path, capsys):
     assert "window=10s" in printed
     assert "threat_model" not in printed
     rows = table(sweep / "study.csv")
-    assert tuple(rows[0]) == study.COLUMNS
+    assert tuple(rows[0]) == tuple(study.STUDY.columns)
     summary = json.loads((finished / "summary.json").read_text())["evaluation"]
     assert {r["tried_on"] for r in rows} == set(summary)
     for row in rows:

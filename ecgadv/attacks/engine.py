@@ -11,7 +11,7 @@ import numpy as np
 
 from ecgadv import backend
 from ecgadv.attacks.base import Attack, DirectAttack, Found, Problem
-from ecgadv.errors import ConfigError
+from ecgadv.errors import ConfigError, VictimError
 from ecgadv.threat.metrics import Factor
 from ecgadv.threat.objectives import Cases
 from ecgadv.victims.loading import Victim
@@ -93,7 +93,11 @@ def choose_precision(
 
 def _faster(victim: Victim, size: int) -> tuple[str, str]:
     """The precision whose gradients take less time, and the figures."""
-    networks = [_gradient(twin_of(victim, name)) for name in ("float32", "bfloat16")]
+    try:
+        twins = twin_of(victim), twin_of(victim, "bfloat16")
+    except VictimError as error:
+        return "float32", str(error)
+    networks = [_gradient(twin) for twin in twins]
     x = backend.tensor(np.random.default_rng(0).standard_normal((size, victim.width)), "float32")
     first, second = (backend.to_numpy(gradient(x)[1]).astype(np.float64) for gradient in networks)
     seconds = np.zeros((ROUNDS, 2))

@@ -10,6 +10,7 @@ from ecgadv.attacks.base import Attack, DirectAttack
 from ecgadv.making import instantiate
 from ecgadv.study.judge import Judge
 from ecgadv.study.study import Study
+from ecgadv.threat import goals
 from ecgadv.threat.channel import Channel
 from ecgadv.threat.front_ends import FrontEnd, Through, from_config
 from ecgadv.threat.goals import Exclusive, Goal
@@ -57,7 +58,7 @@ class Setting:
         evaluation, eot = cfg["evaluation"], cfg["eot"]
         own = Setting(
             cfg["threat_model"], cfg["deployment"], window=cfg["window"],
-            goal=instantiate(cfg["goal"]) if cfg.get("goal") else Exclusive(),
+            goal=goals.from_config(cfg.get("goal")),
             order=evaluation["order"], tried=int(evaluation["shifts"]), seed=int(cfg["seed"]),
             shifts=int(eot.get("shifts") or 0) if eot["name"] == "shift" else 0,
         )  # fmt: skip

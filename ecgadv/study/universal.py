@@ -8,8 +8,8 @@ import numpy as np
 
 from ecgadv.errors import ConfigError
 from ecgadv.study.judge import pooled, untried
-from ecgadv.study.study import Chunk, Outcome, Study, most_read
-from ecgadv.threat.goals import UNTARGETED
+from ecgadv.study.study import Chunk, Outcome, Study
+from ecgadv.threat.goals import UNTARGETED, Aim
 
 
 class Universal:
@@ -31,8 +31,9 @@ class Universal:
         self.study, self.count = study, count
         spans = np.full(len(x), study.victim.n)
         still = [np.zeros(1, np.int32)] * len(x)
-        read = [most_read(logits) for logits in study.judge.clean(x, spans, still)]
-        self.read, self.others = np.array(read[count:]), x[count:]
+        self.clean = np.concatenate(study.judge.clean(x, spans, still))
+        read = self.clean.argmax(1).tolist()
+        self.read, self.others = read[count:], x[count:]
         self.known = set(read[:count])
         if len(self.known) > 1 and UNTARGETED in target:
             names = ", ".join(study.victim.classes[k] for k in sorted(self.known))
@@ -43,13 +44,19 @@ class Universal:
         # Toward a target it does not matter which of several classes is left.
         self.source = read[0] if len(self.known) == 1 else 0
         self.target = target
-        self.live = np.flatnonzero([int(t) not in self.known for t in target])
+        stands = [self._stand(self.clean[:count], t).all() for t in target.tolist()]
+        self.live = np.flatnonzero(stands)
         study.channel = replace(study.channel, pool=x[:count])
         rows = len(self.live)
         self.chunk = Chunk(
             np.repeat(x[:1], rows, axis=0), np.full(rows, study.victim.n),
             np.full(rows, self.source), target[self.live], seen=np.tile([0, count], (rows, 1)),
         )  # fmt: skip
+
+    def _stand(self, clean: np.ndarray, target: int) -> np.ndarray:
+        """Which recordings leave something to attack, from their logits: (R, C) -> (R,) bool."""
+        aim = Aim(clean.argmax(1), np.full(len(clean), target), clean)
+        return self.study.judge.goal.stands(clean, aim)
 
     def judged(self, found: list[Outcome]) -> Outcome:
         """What came of all targets, from what came of the chunks of those that have a case."""
@@ -61,11 +68,11 @@ class Universal:
             counted.copy(), [none] * total, ["skipped"] * total, [""] * total,
         )  # fmt: skip
         assert whole.trials is not None
-        for i, target in enumerate(self.target.tolist()):
-            whole.message[i] = (
-                f"a record that it is made from is read as {names[target]}, the target, before "
-                "anything is added"
-            )
+        if not np.isfinite(self.clean[: self.count]).all():
+            why = "the victim's outputs on a record that it is made from are not finite"
+        else:
+            why = "a record that it is made from is read as the target before anything is added"
+        whole.message[:] = [why] * total
         rows = [(one, k) for one in found for k in range(len(one.delta))]
         for i, (one, k) in zip(self.live.tolist(), rows, strict=True):
             whole.delta[i] = one.delta[k]
@@ -74,10 +81,11 @@ class Universal:
             if one.status[k] != "ok":
                 continue
             target = int(self.target[i])
+            stand = self._stand(self.clean[self.count :], target)
             trials = [
                 self.study.judge.on_other(self.chunk.x[0], target, one.delta[k], other, source)
-                for other, source in zip(self.others, self.read.tolist(), strict=True)
-                if source != target and (len(self.known) > 1 or source in self.known)
+                for other, source, case in zip(self.others, self.read, stand, strict=True)
+                if case and (len(self.known) > 1 or source in self.known)
             ]
             if trials:
                 whole.trials[i] = pooled(trials)

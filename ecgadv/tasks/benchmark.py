@@ -32,15 +32,15 @@ from ecgadv.records.selection import Selection, select
 from ecgadv.report import benchmark as report
 from ecgadv.report import style
 from ecgadv.report.progress import Progress
+from ecgadv.signature import signature
 from ecgadv.store import FolderLock, write_atomic
 from ecgadv.store.identity import IDENTITY, refuse_other
-from ecgadv.store.signature import signature
 from ecgadv.study.cases import CaseSpec, enumerate_cases
 from ecgadv.study.setting import Setting
 from ecgadv.study.study import Chunk, Solver, Study, class_indices
 from ecgadv.tasks.common import open_records, open_victim, predict_all, say
 from ecgadv.tasks.metering import Meter, machine
-from ecgadv.threat import metrics
+from ecgadv.threat import goals, metrics
 from ecgadv.threat.goals import Exclusive
 from ecgadv.threat.metrics import Quadratic
 from ecgadv.victims.loading import Victim
@@ -73,7 +73,7 @@ class Bench:
         """An attack by name on this victim; the configuration's own with its options."""
         kind = attack_kinds().get(name) or instantiate(self.cfg["attack"])
         attack = make_attack(name if isinstance(kind, type) else kind, steps=steps)
-        setting = Setting(goal=instantiate(self.cfg["goal"]), seed=int(self.cfg["seed"]))
+        setting = Setting(goal=goals.from_config(self.cfg.get("goal")), seed=int(self.cfg["seed"]))
         return setting.study(self.victim, form, attack)
 
 

@@ -208,5 +208,7 @@ def from_config(node: Mapping[str, Any], fs: float = 300.0) -> FrontEnd:
     if "_target_" not in given:
         kind = type(get(str(given.pop("name")), fs))
         given["_target_"] = f"{kind.__module__}.{kind.__qualname__}"
-    made: FrontEnd = instantiate(given, fs=fs)
+    made = instantiate(given, fs=fs)
+    if not isinstance(made, FrontEnd):
+        raise ConfigError(f"filter={node.get('name')}: {given['_target_']} makes no FrontEnd")
     return made

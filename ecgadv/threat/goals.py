@@ -8,12 +8,14 @@ of arrays in float64, solvers those of tensors; both come from :meth:`Goal.margi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ecgadv.errors import ConfigError
+from ecgadv.making import instantiate
 from ecgadv.threat.both import ops_of
 
 SUCCESS_MARGIN = 1e-3
@@ -174,6 +176,20 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 GOALS: dict[str, type[Goal]] = {"exclusive": Exclusive}
+
+
+def from_config(node: Mapping[str, Any] | None) -> Goal:
+    """From an option of the group ``goal``; None of a run that had no such group.
+
+    Raises:
+        ConfigError: there is no such goal, or an option is unknown or out of range.
+    """
+    if not node:
+        return Exclusive()
+    made = instantiate(node)
+    if not isinstance(made, Goal):
+        raise ConfigError(f"goal={node.get('name')}: {node['_target_']} makes no Goal")
+    return made
 
 
 def get(goal: str | Goal) -> Goal:

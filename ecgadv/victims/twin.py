@@ -58,7 +58,7 @@ def twin_of(victim: Victim, precision: str = "float32") -> Victim:
         precision: of the twin's arithmetic; weights and logits stay float32.
 
     Raises:
-        VictimError: the victim is no Keras model, so its arithmetic is not ours to choose.
+        VictimError: the victim is no Keras model, or one that cannot be made in that arithmetic.
     """
     if precision != "float32" and victim.model is None:
         raise VictimError(f"precision={precision}: victim {victim.name} is no Keras model")
@@ -69,8 +69,14 @@ def twin_of(victim: Victim, precision: str = "float32") -> Victim:
         from ecgadv.victims.rebuilding import head_layer, rebuilt
 
         model = (twins.exact or victim).model
-        # The last layer keeps its precision, so that logits are not rounded.
-        network = rebuilt(model, f"mixed_{precision}", keep=head_layer(model))
+        try:
+            # The last layer keeps its arithmetic, so that logits are not rounded.
+            network = rebuilt(model, f"mixed_{precision}", keep=head_layer(model))
+        except Exception as error:  # a layer of the user's may raise anything when it is made again
+            raise VictimError(
+                f"precision={precision}: victim {victim.name} cannot be made in it "
+                f"({one_line(error)})"
+            ) from None
         twins.coarse[precision] = victim.with_network(network)
     return twins.coarse[precision]
 
