@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from ecgadv import config, making
-from ecgadv.config import experiment, reference
+from ecgadv.config import experiment, names, reference
 from ecgadv.errors import ConfigError
-from ecgadv.options import hints
+from ecgadv.options import form_of, hints
 from ecgadv.signature import signature
 from ecgadv.victims.training import TrainSettings
 
@@ -141,6 +141,15 @@ def test_every_key_has_an_annotation_of_whoever_takes_it(compose, file):
         if path not in known and path.rpartition(".")[2] not in told
     ]  # fmt: skip
     assert missing == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.name}={f.stem}")
+def test_every_path_is_kept_as_it_is_written(compose, file):
+    """Hydra's grammar would read 1e3 or true as something else."""
+    cfg = compose("--cfg", "job", f"{file.parent.name}={file.stem}").config
+    known = experiment.accepted(cfg)
+    paths = {path for path, hint in known.items() if (form := form_of(hint)) and form.names}
+    assert {"paths.root", "sweep"} <= paths <= set(names.TEXTS)
 
 
 def test_the_seed_of_the_data_is_not_the_seed_of_the_attack(compose):

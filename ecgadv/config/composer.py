@@ -209,7 +209,7 @@ class Composer:
             if lookup(values, path) is not None:
                 check_names(path, lookup(values, path), None)
         self._refuse_unknown(values, bare)
-        config = with_device(normalise(values), self.searchpath)
+        config = with_device(normalise(values, only_shown=not check), self.searchpath)
         if check:
             validate(config, plain)
         return cfg, Job(tuple(overrides), config, signature(config))

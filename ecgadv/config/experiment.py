@@ -116,8 +116,12 @@ def is_foreign(node: Any) -> bool:
     return isinstance(node, Mapping) and not str(node.get(TARGET, "ecgadv.")).startswith("ecgadv.")
 
 
-def accepted(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def accepted(cfg: Mapping[str, Any], only_here: bool = False) -> dict[str, Any]:
     """Dotted key -> annotation, of every key that something of ours declares.
+
+    Args:
+        cfg: a configuration.
+        only_here: without what other modules declare, which are then not imported.
 
     Raises:
         ConfigError: a ``_target_`` of ours cannot be imported.
@@ -127,6 +131,8 @@ def accepted(cfg: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(node, Mapping) or is_foreign(node):
             continue
         target = node.get(TARGET, SECTIONS.get(section))
-        known = hints(resolve({TARGET: target})) if target else {}
+        if not target or (only_here and not target.startswith(__name__)):
+            continue
+        known = hints(resolve({TARGET: target}))
         found |= {f"{section}.{name}": known[name] for name in node if name in known}
     return found

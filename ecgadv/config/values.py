@@ -21,15 +21,18 @@ _OF_ANYBODY = {"data.root": Place | None, "victim.path": Source | None}
 """Keys that name files, whoever declares them."""
 
 
-def normalise(cfg: Mapping[str, Any], cwd: Path | str | None = None) -> Config:
+def normalise(
+    cfg: Mapping[str, Any], cwd: Path | str | None = None, only_shown: bool = False
+) -> Config:
     """A copy with absolute paths and one spelling for each value.
 
     Args:
         cfg: a composed configuration as plain dicts.
         cwd: where relative paths start; ``paths.outputs`` starts at ``paths.root`` instead.
+        only_shown: nothing will run, so what its modules declare is not needed.
     """
     out: Config = copy.deepcopy(dict(cfg))
-    known = accepted(out)
+    known = accepted(out, only_shown)
     _read_texts(out, known)
     base = Path(cwd) if cwd is not None else Path.cwd()
 
