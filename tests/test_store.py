@@ -423,3 +423,26 @@ def test_a_damaged_run_is_one_line(tmp_path, spoil, message):
     with pytest.raises(StoreError, match=message) as caught:
         load_run(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_run_that_lost_a_part_ends_in_the_same_tables(tmp_path):
+    """Parts keep the rows of every table: what is resumed is written as if nothing was lost."""
+    from helpers import in_process, small_world, table, without_times
+
+    world = [
+        *small_world(tmp_path / "world", records=5), f"paths.root={tmp_path}", "batch_size=2",
+        "threat_model=type2", "attack.steps=6", "eot.shifts=2", "evaluation.shifts=5",
+        "target=untargeted",
+    ]  # fmt: skip
+    code, folder = in_process(*world)
+    assert code == 0
+    names = ("evaluation.csv", "shifts.csv", "history.csv", "perturbations.npz")
+    whole = {name: (folder / name).read_bytes() for name in names}
+    cases = without_times(table(folder))
+    for name in (*names, "cases.csv", "summary.json"):
+        (folder / name).unlink()
+    (folder / "parts" / "part-000001.npz").unlink()
+    assert in_process(*world) == (0, folder)
+    assert {name: (folder / name).read_bytes() for name in names} == whole
+    assert without_times(table(folder)) == cases
