@@ -35,14 +35,14 @@ def r_peaks(x: np.ndarray) -> np.ndarray:
 
 def spread_of_rr(x: np.ndarray) -> float:
     """Robust coefficient of variation of the RR intervals."""
-    rr = np.diff(r_peaks(x[3 * FS :], fs=300))
+    rr = np.diff(r_peaks(x[3 * FS :]))
     low, middle, high = np.quantile(rr, [0.16, 0.5, 0.84])
     return float((high - low) / 2 / middle)
 
 
 def p_wave(x: np.ndarray) -> float:
     """Height of the averaged P wave over the level before it, in mV."""
-    peaks = r_peaks(x, fs=300)
+    peaks = r_peaks(x)
     peaks = peaks[peaks > 110]
     mean = np.mean([x[p - 80 : p] for p in peaks], axis=0)
     return float(mean[20:52].max() - np.median(mean[4:16]))
@@ -107,7 +107,7 @@ def test_fibrillation_is_irregular_and_has_no_p_wave(easy: RecordSet) -> None:
 
 
 def test_normal_rates_are_normal(easy: RecordSet) -> None:
-    rates = [60 * FS / np.median(np.diff(r_peaks(x, fs=300))) for x in signals(easy, "N")]
+    rates = [60 * FS / np.median(np.diff(r_peaks(x))) for x in signals(easy, "N")]
     assert np.quantile(rates, 0.05) > 48
     assert np.quantile(rates, 0.95) < 102
 
