@@ -210,7 +210,7 @@ def _applies(metric: str, method: str, own: Sequence[str]) -> bool:
 
 def method_name(method: str) -> tuple[str, int | str | None]:
     """``minnorm_100`` -> ("minnorm", 100), ``minnorm_auto`` with "auto", ``cw`` with None."""
-    match = re.fullmatch(r"([A-Za-z]\w*?)(?:_(\d+|auto))?", method)
+    match = re.fullmatch(r"([a-z]\w*?)(?:_(\d+|auto))?", method)
     if match is None or match[2] == "0":
         raise ConfigError(f"benchmark.methods={method}: must be NAME or NAME_STEPS")
     return match[1], int(match[2]) if (match[2] or "").isdigit() else match[2]
