@@ -16,7 +16,7 @@ from ecgadv.evaluate.tables import Table
 from ecgadv.records.base import CLASSES
 from ecgadv.report import data, style
 from ecgadv.report.type2 import KINDS, read_table
-from ecgadv.tracking.content import overrides, read_json, run_folders
+from ecgadv.tracking.content import read_json, run_folders, settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +138,7 @@ def read_study(*sweeps: Path) -> list[Job]:
     """
     place = {f: sweep for sweep in sweeps for f in run_folders(sweep)}
     folders = [f for f in place if (f / "summary.json").is_file()]
-    given = {folder: overrides(folder) for folder in folders}
+    given = {folder: settings(folder) for folder in folders}
     shared = set.intersection(*map(set, given.values())) if given else set()
     if len(given) == 1:
         varied = _varied(folders[0])

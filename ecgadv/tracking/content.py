@@ -25,6 +25,7 @@ import numpy as np
 from ecgadv.evaluate.distances import COLUMNS, known
 from ecgadv.evaluate.perceptibility import PERCEPTIBILITY_COLUMNS
 from ecgadv.records.base import class_name
+from ecgadv.signature import NOT_IN_SIGNATURE
 from ecgadv.tracking.uris import hide_password
 
 MAX_PARAM = 6000
@@ -377,6 +378,12 @@ def job_status(folder: Path) -> str:
     if status:
         return status
     return "finished" if (folder / "summary.json").is_file() else "running"
+
+
+def settings(folder: Path) -> list[str]:
+    """:func:`overrides` less those that only say where results go."""
+    given = overrides(folder)
+    return [o for o in given if o.partition("=")[0].partition(".")[0] not in NOT_IN_SIGNATURE]
 
 
 def overrides(folder: Path) -> list[str]:
