@@ -27,9 +27,10 @@ from ecgadv.store import load_run, write_atomic
 from ecgadv.study.cases import CaseSpec
 from ecgadv.study.judge import Judge
 from ecgadv.study.study import class_indices
-from ecgadv.tasks.benchmark import Bench, known_metric, setting_of
+from ecgadv.tasks.benchmark import Bench, setting_of
 from ecgadv.tasks.common import open_records, open_victim
 from ecgadv.tasks.metering import machine
+from ecgadv.tasks.methods import known_metric
 from ecgadv.threat import metrics
 
 

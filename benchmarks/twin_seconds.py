@@ -27,7 +27,7 @@ from ecgadv.attacks.minnorm import MinNorm
 from ecgadv.records import cinc2017, synthetic
 from ecgadv.study.judge import Judge
 from ecgadv.study.study import Chunk, Study, chunks
-from ecgadv.tasks.benchmark import machine
+from ecgadv.tasks.metering import machine
 from ecgadv.threat import metrics
 from ecgadv.threat.objectives import Objective
 from ecgadv.victims.loading import Victim, load_victim

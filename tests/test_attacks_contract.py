@@ -105,6 +105,23 @@ def test_minnorm_with_automatic_steps_stops_a_case_that_stands_still(random_prob
     assert alone.distance[0] == pytest.approx(whole.distance[first], rel=1e-4)
 
 
+def test_a_case_that_is_done_draws_no_further_onsets_while_its_mates_go_on(random_problem):
+    victim, x, lengths, target = random_problem
+
+    def found(rows):
+        return ecgadv.attack(
+            victim, x[rows], target=target[rows], lengths=lengths[rows], steps="auto",
+            batch_size=len(rows), deployment="local", shifts=4, evaluation_shifts=20,
+        )  # fmt: skip
+
+    whole = found(np.arange(6))
+    first = int(np.where(whole.n_gradients > 0, whole.n_gradients, 10**6).argmin())
+    assert whole.n_gradients[first] < whole.n_gradients.max()
+    alone = found(np.array([first]))
+    assert alone.n_gradients[0] == whole.n_gradients[first]
+    np.testing.assert_allclose(alone.delta[0], whole.delta[first], atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "length"), sorted(CW_FACTOR))
 def test_cw_comes_near_the_nearest_point_of_a_plane(name, length):

@@ -162,7 +162,9 @@ def test_methods_are_a_name_and_steps():
     assert task.method_name("minnorm_100") == ("minnorm", 100)
     assert task.method_name("cw") == ("cw", None)
     assert task.method_name("foolbox_ddn_100") == ("foolbox_ddn", 100)
-    for bad in ("minnorm_0", "Cw", "minnorm-3", "", "_3"):
+    # An attack of one's own may have any name that Python takes.
+    assert task.method_name("Mine_30") == ("Mine", 30)
+    for bad in ("minnorm_0", "3cw", "minnorm-3", "", "_3"):
         with pytest.raises(ConfigError, match="NAME or NAME_STEPS"):
             task.method_name(bad)
 
@@ -362,6 +364,18 @@ def test_measurements_are_reused_until_they_are_of_something_else(run_benchmark,
     (tmp_path / "rows" / "l2-cw_6-12.json").write_text("{ half of a")
     found = run_benchmark("seed=3", folder="damaged")
     assert found["comparison"][1]["origin"] == "measured"
+
+
+def test_the_configurations_own_attack_and_metric_keep_their_options(run_benchmark, tmp_path):
+    methods = "benchmark.methods=[minnorm_30]"
+    plain = run_benchmark(methods)["comparison"]
+    banded = run_benchmark(methods, "attack.band=[1,20]", folder="band")["comparison"]
+    assert banded[0]["median_d_l2"] > plain[0]["median_d_l2"]
+    usual = ("benchmark.metrics=[diffl2]", "metric=diffl2", methods)
+    paper = run_benchmark(*usual, folder="paper")["comparison"]
+    heavy = run_benchmark(*usual, "metric.k=1", folder="heavy")["comparison"]
+    # The same file held the first; a distance with another k is another measurement.
+    assert heavy[0]["median_d_l2"] < paper[0]["median_d_l2"]
 
 
 def test_a_killed_measurement_goes_on_with_the_next_chunk(run_benchmark, tmp_path):

@@ -371,6 +371,23 @@ def own_options(tmp_path):
     return folder
 
 
+def test_code_of_ones_own_counts_in_the_signature(compose, tmp_path, monkeypatch):
+    folder = tmp_path / "own" / "goal"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("name: mine\n_target_: my_goal_of_test_config.Mine\n")
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "my_goal_of_test_config.py"
+
+    def digest():
+        return signature(compose("--config-dir", str(tmp_path / "own"), "goal=mine").config)
+
+    file.write_text("class Mine:\n    margin = 1\n")
+    first = digest()
+    assert digest() == first
+    file.write_text("class Mine:\n    margin = 2\n")
+    assert digest() != first
+
+
 def test_options_from_a_search_path(compose, own_options):
     path = f"hydra.searchpath=[file://{own_options}]"
     cfg = compose("attack=own", "attack.strict=false", path).config

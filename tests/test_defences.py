@@ -1,4 +1,4 @@
-"""A defended victim: deployed, attacked and judged under a name and a digest of its own."""
+"""A defended victim: what is attacked and judged, under a name and a digest of its own."""
 
 from dataclasses import dataclass
 

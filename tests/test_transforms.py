@@ -146,3 +146,12 @@ def test_options_of_a_front_end_come_from_the_configuration():
     assert from_config(node) == Butterworth(300, 0.5, (60.0,), 20)
     assert from_config({"name": "butterworth"}).high_pass == 0.05
     assert from_config({"name": "rectangular"}) == FRONT_ENDS["rectangular"]
+
+
+def test_a_front_end_made_for_another_rate_is_refused():
+    from ecgadv.threat.front_ends import Butterworth, Through, get
+
+    assert get(Butterworth(fs=500), 500).fs == 500
+    assert get(Through(), 500).name == "none"
+    with pytest.raises(ConfigError, match="filter=butterworth: made for 300 Hz, say fs=500"):
+        get(Butterworth(), 500)

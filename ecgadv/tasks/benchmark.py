@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import inspect
 import json
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 
 from ecgadv import backend
 from ecgadv.attacks.engine import chunk_size
-from ecgadv.attacks.registry import attack_kinds, make_attack
+from ecgadv.attacks.registry import make_attack
 from ecgadv.errors import ConfigError, StoreError
 from ecgadv.evaluate.benchmark import Compared, Row, compare, read_row, stored_rows
 from ecgadv.evaluate.predictions import Predictions
@@ -40,6 +39,7 @@ from ecgadv.study.setting import Setting
 from ecgadv.study.study import Chunk, Solver, Study, class_indices
 from ecgadv.tasks.common import open_records, open_victim, predict_all, say
 from ecgadv.tasks.metering import Meter, machine
+from ecgadv.tasks.methods import applies, known_metric, method_name, own_methods
 from ecgadv.threat import goals, metrics
 from ecgadv.threat.goals import Exclusive
 from ecgadv.threat.metrics import Quadratic
@@ -123,7 +123,7 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
         (metric, method)
         for metric in options["metrics"]
         for method in methods
-        if _applies(metric, method, own)
+        if applies(metric, method, own)
     ]
     if not plan:
         raise ConfigError("benchmark.methods: none of them can be measured here")
@@ -164,21 +164,13 @@ def _run(
         measure(bench, metric, options["scaling_method"], bench.specs(per_class), peers)
         for metric in options["metrics"]
         for per_class in scaling
-        if _applies(metric, options["scaling_method"], own_methods(cfg))
+        if applies(metric, options["scaling_method"], own_methods(cfg))
     ]
     stored = stored_rows(rows_folder)
     known = [row for row in stored if any(_same_setting(row, other) for other in compared)]
     table = compare(compared, known)
     _write(folder, table, compare(scaled, known), missing, compared)
     return 0
-
-
-def known_metric(cfg: Mapping[str, Any], name: str) -> Quadratic:
-    """A metric by name; that of the configuration with its options."""
-    if name != cfg["metric"]["name"]:
-        return metrics.get(name)
-    form: Quadratic = instantiate(cfg["metric"])
-    return form
 
 
 def metric_options(cfg: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -195,25 +187,6 @@ def metric_options(cfg: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
     foreign = {} if known else {TARGET: node[TARGET]}
     return {"metric": foreign | changed} if foreign or changed else {}
-
-
-def own_methods(cfg: Mapping[str, Any]) -> list[str]:
-    """Attacks that need no peers: that of the configuration, and those that minimise."""
-    found = [name for name, kind in attack_kinds().items() if kind.minimises]
-    return list(dict.fromkeys([str(cfg["attack"]["name"]), *found]))
-
-
-def _applies(metric: str, method: str, own: Sequence[str]) -> bool:
-    """Whether a method knows a metric: peers have the Euclidean norm only."""
-    return metric == "l2" or method_name(method)[0] in own
-
-
-def method_name(method: str) -> tuple[str, int | str | None]:
-    """``minnorm_100`` -> ("minnorm", 100), ``minnorm_auto`` with "auto", ``cw`` with None."""
-    match = re.fullmatch(r"([A-Za-z]\w*?)(?:_(\d+|auto))?", method)
-    if match is None or match[2] == "0":
-        raise ConfigError(f"benchmark.methods={method}: must be NAME or NAME_STEPS")
-    return match[1], int(match[2]) if (match[2] or "").isdigit() else match[2]
 
 
 def _peers(methods: Sequence[str], running: str, own: Sequence[str]) -> tuple[Any, dict[str, str]]:
