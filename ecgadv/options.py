@@ -257,8 +257,10 @@ def _is_inside(value: Any, mark: Any) -> bool:
 def _adapter(hint: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter
 
+    # Only what a yaml can hold is taken as it is: a list may stand for a tuple, a text for a path.
+    strict = bool({int, float, bool, str} & types_of(hint))
     return TypeAdapter(
-        hint, config=ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+        hint, config=ConfigDict(strict=strict, allow_inf_nan=False, arbitrary_types_allowed=True)
     )
 
 
@@ -287,10 +289,14 @@ def check(
     from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
     try:
-        _adapter(hint).validate_python(value)
+        adapter = _adapter(hint)
     except (PydanticUserError, PydanticUndefinedAnnotation, TypeError):
         return  # An annotation for readers only; what takes the value checks it.
+    try:
+        adapter.validate_python(value)
     except ValidationError as found:
+        if {one["type"] for one in found.errors()} == {"is_instance_of"}:
+            return  # A class that no yaml can hold; what takes the value makes it.
         said = wanted(hint) or _plain(found)
         raise error(f"{option}={shown(value)}: must be {said}") from None
 

@@ -79,10 +79,12 @@ def own_source(node: Any) -> str:
             continue
         if spec is None or spec.origin is None:
             continue
-        file = Path(spec.origin)
+        place = Path(spec.origin)
         if inner:
-            file = file.parent.joinpath(*inner).with_suffix(".py")
-        found.append(_file_digest(str(file)))
+            place = place.parent.joinpath(*inner)
+            place = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if place.is_file():
+            found.append(_file_digest(str(place)))
     return " ".join(found)
 
 

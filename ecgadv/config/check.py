@@ -17,7 +17,7 @@ from ecgadv import options
 from ecgadv.config.experiment import accepted, is_foreign
 from ecgadv.config.place import check_writable
 from ecgadv.errors import BackendError, ConfigError, NothingToDoError, VictimError
-from ecgadv.making import TARGET, instantiate, leaves, lookup, resolve
+from ecgadv.making import OPEN_MAPPINGS, TARGET, instantiate, leaves, lookup, resolve
 from ecgadv.spelling import show
 
 if TYPE_CHECKING:
@@ -38,13 +38,22 @@ def validate(cfg: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> N
         VictimError: ``victim.path`` is missing or no model file.
     """
     default, known = dict(leaves(like or {})), accepted(cfg)
+    for path, hint in known.items():
+        value = lookup(cfg, path)
+        if isinstance(value, Mapping) and path not in OPEN_MAPPINGS:
+            raise ConfigError(f"{path}={show(value)}: must be {options.wanted(hint)}")
     for path, value in leaves(cfg):
-        hint = known.get(path, options.like(default.get(path)))
+        usual = default.get(path)
+        own = is_foreign(cfg.get(path.partition(".")[0])) and options.is_number(usual)
+        if own and (value is None or options.is_number(value)):
+            continue  # The annotation of somebody's own class, read later, may take fractions.
+        hint = known.get(path, options.like(usual))
         if hint is not None:
             options.check(path, hint, value)
     _check_victim(cfg)
     _check_target(cfg)
     _check_backend(cfg)
+    _check_benchmark(cfg)
     _check_injection(cfg)
     _check_objects(cfg)
     _check_selection(cfg)
@@ -116,14 +125,34 @@ def _check_injection(cfg: Mapping[str, Any]) -> None:
                     )
 
 
+def _check_benchmark(cfg: Mapping[str, Any]) -> None:
+    """A benchmark compares edits of recordings that are read as they are stored."""
+    if cfg.get("task") != "benchmark":
+        return
+    for path, usual in (("threat_model", "type1"), ("deployment", "cloud"), ("eot.name", "none")):
+        value = lookup(cfg, path)
+        if value not in (None, usual):
+            option = path.removesuffix(".name")
+            raise ConfigError(
+                f"task=benchmark {option}={value}: it compares edited recordings, read as they are "
+                f"stored: {option}={usual}"
+            )
+
+
 def _check_objects(cfg: Mapping[str, Any]) -> None:
-    """Make the metric and the attack: they know what their options have to do with each other."""
+    """Make what is light: it knows what its options have to do with each other."""
     made = {}
-    for group in ("metric", "attack"):
+    for group in ("metric", "attack", "goal"):
         if TARGET in (node := cfg.get(group) or {}) and not is_foreign(node):
             made[group] = instantiate(node)
     attack: Any = made.get("attack")
-    if cfg.get("task") != "attack" or not hasattr(attack, "limits_for"):
+    if cfg.get("task") == "attack" and hasattr(attack, "check"):
+        from ecgadv.threat.goals import Exclusive
+
+        goal = made.get("goal", Exclusive())
+        shifts = int(lookup(cfg, "eot.shifts") or 0)
+        attack.check(goal, shifts, cfg.get("threat_model") == "type2")
+    if cfg.get("task") not in ("attack", "benchmark") or not hasattr(attack, "limits_for"):
         return
     read, window, mask = reading_of(cfg), cfg.get("window"), getattr(attack, "mask", None)
     attack.limits_for(read.fs, read.leads or 1)
@@ -172,7 +201,7 @@ def _check_target(cfg: Mapping[str, Any]) -> None:
 
 
 def _check_backend(cfg: Mapping[str, Any]) -> None:
-    if cfg.get("task") not in ("attack", "evaluate"):
+    if cfg.get("task") not in ("attack", "evaluate", "benchmark"):
         return
     node = cfg.get("attack")
     if not isinstance(node, Mapping) or is_foreign(node):

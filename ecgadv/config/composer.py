@@ -48,7 +48,7 @@ def with_device(config: Config, searchpath: Sequence[str]) -> Config:
         ConfigError: there is no such option.
     """
     name = lookup(config, "evaluation.filter")
-    if name is None or (not searchpath and name in FRONT_ENDS):
+    if not isinstance(name, str) or (not searchpath and name in FRONT_ENDS):
         return config
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

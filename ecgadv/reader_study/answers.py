@@ -105,6 +105,7 @@ def _read_csv(file: Path) -> list[dict[str, Any]]:
         return [
             {
                 **{name: row[name] for name in ANSWER_COLUMNS},
+                "place": int(row["place"]),
                 "shown": row["shown"].split(),
                 "confidence": int(row["confidence"]),
                 "milliseconds": float(row["milliseconds"]),

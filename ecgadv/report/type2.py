@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecgadv.errors import EcgadvError
 from ecgadv.evaluate.trials import HISTORY, SHIFTS, trial_table
 from ecgadv.report import data, style
 from ecgadv.study.setting import device
@@ -193,7 +194,6 @@ def _by_lead(signals: np.ndarray) -> np.ndarray:
 
 
 def _records(folder: Path) -> np.ndarray | None:
-    from ecgadv.errors import EcgadvError
     from ecgadv.store import load_run
 
     try:
@@ -207,7 +207,7 @@ def _stopped(config: dict[str, Any], fs: float) -> list[float]:
     node = config.get("evaluation") or {}
     if config.get("deployment") != "local" or node.get("filter") in (None, "none"):
         return []
-    return list(from_config(device(config), fs).removed)
+    return _removed(device(config), fs)
 
 
 def _modelled(config: dict[str, Any], fs: float) -> list[float]:
@@ -215,7 +215,15 @@ def _modelled(config: dict[str, Any], fs: float) -> list[float]:
     node = config.get("filter") or {}
     if config.get("deployment") != "local" or node.get("name") in (None, "none"):
         return []
-    return list(from_config(node, fs).removed)
+    return _removed(node, fs)
+
+
+def _removed(node: Mapping[str, Any], fs: float) -> list[float]:
+    """Frequencies that a front end takes out; [] where one's own cannot be made any more."""
+    try:
+        return list(from_config(node, fs).removed)
+    except EcgadvError:
+        return []
 
 
 def _band(config: dict[str, Any]) -> list[float] | None:

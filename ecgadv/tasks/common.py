@@ -22,7 +22,7 @@ from ecgadv.evaluate.predictions import (
     table_rows,
 )
 from ecgadv.evaluate.tables import Row
-from ecgadv.making import instantiate
+from ecgadv.making import TARGET, instantiate
 from ecgadv.records import cache
 from ecgadv.records.base import RecordSet
 from ecgadv.records.intake import longer_than
@@ -93,7 +93,8 @@ def open_victim(cfg: Mapping[str, Any], records: RecordSet | None = None) -> Vic
     victim = load_victim(instantiate(cfg["victim"]))
     node = cfg["defence"]
     options = {key: value for key, value in node.items() if key != "name"}
-    victim = defend(victim, instantiate(node), node["name"], options)
+    name = str(node.get("name") or str(node[TARGET]).rpartition(".")[2])
+    victim = defend(victim, instantiate(node), name, options)
     for note in victim.notes:
         say(f"note: victim {victim.name}: {note}")
     reading = declared(cfg["victim"])

@@ -17,7 +17,7 @@ from ecgadv.evaluate.summary import rate
 from ecgadv.evaluate.tables import Row
 from ecgadv.evaluate.transfer import check_fit, rejudge, transfer_rates
 from ecgadv.evaluate.trials import trial_table
-from ecgadv.making import lookup
+from ecgadv.making import TARGET
 from ecgadv.reader_study import commands as reader_study
 from ecgadv.report.tables import span, success_table
 from ecgadv.signature import signature
@@ -69,11 +69,16 @@ def prepare(cfg: Mapping[str, Any], folder: Path) -> Callable[[], int]:
     lost = next((str(name) for name in earlier.case_ids if str(name) not in known), None)
     if lost is not None:
         raise StoreError(f"{named}: cases.csv lacks case {lost} of perturbations.npz; {AGAIN}")
-    made, asked = (lookup(c, "goal.name") or "exclusive" for c in (earlier.config, cfg))
-    if asked not in ("exclusive", made):
-        raise ConfigError(
-            f"goal={asked}: the perturbations were made for goal={made} and are judged by that"
-        )
+    usual = {"name": "exclusive"}
+    made, asked = (c.get("goal") or usual for c in (earlier.config, cfg))
+    plain = [{k: v for k, v in goal.items() if k != TARGET} for goal in (made, asked)]
+    if plain[0] != plain[1]:
+        if plain[1] != usual:
+            told = f"goal={asked['name']}: the perturbations were made for goal={made['name']}"
+            same = " with other options" if asked["name"] == made["name"] else ""
+            raise ConfigError(f"{told}{same} and are judged by that")
+        say(f"note: judged by goal={made['name']}, for which the perturbations were made")
+        cfg = {**cfg, "goal": made}
     victim = open_victim(cfg)
     same_input(earlier, victim)
     # Read here: recordings that have changed are refused before anything is written.

@@ -207,7 +207,7 @@ def from_config(node: Mapping[str, Any], fs: float = 300.0) -> FrontEnd:
     Raises:
         ConfigError: there is no such front end, or an option is unknown or out of range.
     """
-    given = {key: value for key, value in node.items() if value is not None}
+    given = dict(node)
     if "_target_" not in given:
         kind = type(get(str(given.pop("name")), fs))
         given["_target_"] = f"{kind.__module__}.{kind.__qualname__}"
