@@ -68,6 +68,14 @@ def desk(tmp_path, monkeypatch):
     (option,) = blocks(REPO / "docs" / "data.md", "yaml")
     (tmp_path / "my_conf/data/mine.yaml").write_text(option)
     (tmp_path / "my_package.py").write_text("def load(root=None):\n    ...\n")
+    extending = REPO / "docs" / "extending.md"
+    for text in (t for kind in ("python", "yaml") for t in blocks(extending, kind)):
+        name = tmp_path / text.split("\n", 1)[0].removeprefix("# ")
+        name.parent.mkdir(parents=True, exist_ok=True)
+        if name.name == "mine.yaml":
+            # Both pages have one of that name: here it has the keys of either.
+            text = yaml.safe_dump(yaml.safe_load(option) | yaml.safe_load(text))
+        name.write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 

@@ -47,7 +47,7 @@ def make_attack(method: str | Attack | DirectAttack, **options: Any) -> Attack |
     except TypeError:
         what = f"method={kind.__name__}"
         raise ConfigError(f"{what}: an attack is a dataclass of its options") from None
-    for key, value in given.items():
+    for key, value in options.items():
         if key not in names:
             near = difflib.get_close_matches(key, names, 1)
             meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"

@@ -72,7 +72,7 @@ class Bench:
     def study(self, form: Quadratic, name: str, steps: int | str | None) -> Study:
         """An attack by name on this victim; the configuration's own with its options."""
         given = instantiate(self.cfg["attack"]) if name == self.cfg["attack"]["name"] else name
-        attack = make_attack(given, steps=steps)
+        attack = make_attack(given, **({} if steps is None else {"steps": steps}))
         setting = Setting(goal=goals.from_config(self.cfg.get("goal")), seed=int(self.cfg["seed"]))
         return setting.study(self.victim, form, attack)
 
