@@ -18,7 +18,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, GroupedMetadata, Le, Lt
 
 from ecgadv import spelling
 from ecgadv.errors import ConfigError, EcgadvError
@@ -195,27 +195,46 @@ def wanted(hint: Any) -> str:
     """Completes "must be …" for an annotation."""
     parts = _alternatives(hint)
     words = [_words(part) for part in parts if _bare(part) not in (NoneType, None)]
-    words += ["null"] if all(words) and len(words) < len(parts) else []
-    return ", or ".join(words)
+    if not all(words):
+        return ""
+    return ", or ".join([*words, "null"] if len(words) < len(parts) else words)
+
+
+def _marks(hint: Any) -> list[Any]:
+    """What an annotation says beside its type; groups of marks one by one."""
+    found = []
+    for mark in getattr(hint, "__metadata__", ()):
+        inside = getattr(mark, "metadata", None)
+        if isinstance(mark, GroupedMetadata):
+            found += list(mark)
+        else:
+            found += [mark] if inside is None else list(inside)
+    return found
 
 
 def _words(hint: Any) -> str:
-    kind, marks = _bare(hint), getattr(hint, "__metadata__", ())
+    """Completes "must be …" for one alternative; "" where only Pydantic has words for it."""
+    kind, marks = _bare(hint), _marks(hint)
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         return f"one of {', '.join(map(str, choices))}" if len(choices) > 1 else str(choices[0])
     for mark in marks:
         if isinstance(mark, Form):
             return mark.wanted
+    if any(not isinstance(mark, Ge | Gt | Le | Lt) for mark in marks):
+        return ""
     simple = {bool: "true or false", str: "a word or a text", list: "a list"}
     if kind not in (int, float):
-        return simple.get(kind, "")
+        return simple.get(kind, "") if not marks else ""
     limits = {type(mark): mark for mark in marks}
     low, high = getattr(limits.get(Ge), "ge", None), getattr(limits.get(Le), "le", None)
     if kind is int:
+        low = limits[Gt].gt + 1 if Gt in limits else low
+        high = limits[Lt].lt - 1 if Lt in limits else high
         if low is not None and high is not None:
             return f"a whole number, from {low} to {high}"
-        return "a whole number" + ("" if low is None else f", at least {low}")
+        least = f", at least {low}" if low is not None else ""
+        return "a whole number" + (least or (f", at most {high}" if high is not None else ""))
     said = [f"above {limits[Gt].gt:g}"] if Gt in limits else []
     said += [f"of at least {low:g}"] if low is not None and high is None else []
     said += [f"from {low:g} to {high:g}"] if low is not None and high is not None else []
@@ -297,13 +316,14 @@ def check(
     except ValidationError as found:
         if {one["type"] for one in found.errors()} == {"is_instance_of"}:
             return  # A class that no yaml can hold; what takes the value makes it.
-        said = wanted(hint) or _plain(found)
-        raise error(f"{option}={shown(value)}: must be {said}") from None
+        said = f"must be {wanted(hint)}" if wanted(hint) else _plain(found)
+        raise error(f"{option}={shown(value)}: {said}") from None
 
 
 def _plain(error: Any) -> str:
-    """Pydantic's own words for a type that is not one of ours, as what completes "must be"."""
-    return str(error.errors()[0]["msg"]).removeprefix("Input should be ")
+    """Pydantic's own words for a type or a mark that is not one of ours."""
+    said = str(error.errors()[0]["msg"])
+    return said.replace("Input should be", "must be", 1).replace("List should", "should", 1)
 
 
 def check_all(

@@ -54,6 +54,8 @@ def differences(earlier: Mapping[str, Any], cfg: Mapping[str, Any], most: int = 
         for c in (earlier, cfg)
     )
     keys = [k for k in [*new, *(k for k in old if k not in new)] if old.get(k) != new.get(k)]
+    # What an earlier version did not have says nothing of what was asked.
+    keys = [k for k in keys if k.partition(".")[0] in earlier or old.get(k) is not None]
     # A chosen option says more than the values that come with it.
     keys.sort(key=lambda k: "." in k)
     told = [f"{k}={show(old.get(k))}, not {show(new.get(k))}" for k in keys[:most]]

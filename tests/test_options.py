@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from pydantic import Field
 
 from ecgadv import config, options
 from ecgadv.attacks.minnorm import MinNorm
@@ -168,3 +170,25 @@ def test_ranges_follow_the_victims_input(tmp_path, monkeypatch, argv):
     assert config.compose_checked([*own, *argv]).jobs
     with pytest.raises(ConfigError):
         config.compose_checked(argv)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "said"),
+    [
+        (Annotated[int, Gt(0)], 0, "must be a whole number, at least 1"),
+        (Annotated[int, Field(ge=3)], 2, "must be a whole number, at least 3"),
+        (Annotated[float, Field(gt=0, lt=5)], 7.0, "must be a number above 0 and below 5"),
+        (Annotated[int, MultipleOf(2)], 3, "must be a multiple of 2"),
+        (float | tuple[float, float], "x", "must be a valid number"),
+    ],
+)
+def test_every_mark_of_an_annotation_shows_in_the_message(hint, value, said):
+    with pytest.raises(ConfigError, match=rf"^attack\.own={value}: {said}$"):
+        options.check("attack.own", hint, value)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"), [(Path, "folder"), (tuple[float, ...], [1.0, 2.0]), (np.ndarray, [1, 2])]
+)
+def test_what_no_yaml_can_hold_is_left_to_the_class(hint, value):
+    options.check("attack.own", hint, value)

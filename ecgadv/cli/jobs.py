@@ -26,7 +26,7 @@ from ecgadv.cli.stopping import (
 from ecgadv.config import hydra_api
 from ecgadv.config.place import NO_HYDRA_FILES
 from ecgadv.errors import BusyError, ConfigError, EcgadvError, NothingToDoError, RefusedError
-from ecgadv.signature import differences, signature
+from ecgadv.signature import differences, own_source, signature
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -226,7 +226,12 @@ def _how_it_differs(folder: Path, cfg: Mapping[str, Any]) -> str:
         return ""
     if not stored:
         return ""
-    return differences(stored, cfg) or "the content of victim.path or selection.file"
+    told = differences(stored, cfg)
+    if told or stored.keys() < cfg.keys():
+        return told or f"made by another version, without {', '.join(cfg.keys() - stored.keys())}"
+    mine = {key: node for key, node in cfg.items() if isinstance(node, Mapping)}
+    own = [f"{key}={node.get('name')}" for key, node in mine.items() if own_source(node)]
+    return f"the content of {' or '.join([*own, 'victim.path or selection.file'])}"
 
 
 def _killed(folder: Path, code: int, message: str, begun: bool) -> int:
