@@ -18,7 +18,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, GroupedMetadata, Le, Lt
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 from ecgadv import spelling
 from ecgadv.errors import ConfigError, EcgadvError
