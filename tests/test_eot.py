@@ -249,9 +249,10 @@ def test_the_papers_schedule_ends_in_its_band_from_either_side(victim):
 
 
 def test_the_papers_number_of_shifts():
-    assert paper_shifts(9000, 9000) == 180
-    assert paper_shifts(3000, 9000) == 120
-    assert paper_shifts(8999, 9000) == 1
+    assert paper_shifts(9000, 9000, 300) == 180
+    assert paper_shifts(3000, 9000, 300) == 120
+    assert paper_shifts(8999, 9000, 300) == 1
+    assert paper_shifts(5000, 5000, 500) == 60
 
 
 def test_universal_training_serves_records_that_one_record_does_not():

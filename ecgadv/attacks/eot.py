@@ -27,13 +27,14 @@ from ecgadv.threat.objectives import Cases
 FALLING = 0.7
 """Share of the iterations of ``budget`` over which the limit falls."""
 
-PAPER_STRIDE = 50
-"""Samples per shift of the paper's schedule: (9000 − w)/50 shifts, 180 for the whole record."""
+PAPER_SHIFTS_HZ = 6
+"""Shifts a second of the paper's schedule: at 300 Hz (9000 − w)/50, 180 for the whole record."""
 
 
-def paper_shifts(window: int, n: int) -> int:
+def paper_shifts(window: int, n: int, fs: float) -> int:
     """Views an iteration of the paper's schedule."""
-    return max(1, (n if window == n else n - window) // PAPER_STRIDE)
+    stride = max(1, round(fs / PAPER_SHIFTS_HZ))
+    return max(1, (n if window == n else n - window) // stride)
 
 
 class EOTState(NamedTuple):

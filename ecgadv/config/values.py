@@ -61,7 +61,7 @@ def normalise(
             value = selection.get(key)
             if isinstance(value, str) or is_whole(value):
                 value = [value]
-            if isinstance(value, list):
+            if isinstance(value, list) and None not in value:
                 # Names such as 100 are numbers to the override grammar.
                 selection[key] = ["noise" if v == "~" else str(v) for v in value]
     for path in OPEN_MAPPINGS:

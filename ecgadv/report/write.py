@@ -113,10 +113,12 @@ def _cite(config: dict[str, Any]) -> list[str]:
 def _headline(*configs: dict[str, Any]) -> str:
     """Metric, attack, data and threat model that configurations share, in a line."""
     words = []
-    for key in ("data", "victim", "attack", "metric", "threat_model", "deployment", "target"):
+    keys = ("data", "victim", "defence", "attack", "metric", "goal", "threat_model", "deployment")
+    for key in (*keys, "target"):
         nodes = [config.get(key) for config in configs]
         values = {str((n.get("name") if isinstance(n, dict) else n) or "") for n in nodes}
-        if len(values) == 1 and values != {""}:
+        usual = {"defence": {"none"}, "goal": {"exclusive"}}.get(key)
+        if len(values) == 1 and values not in ({""}, usual):
             words.append(f"{key}={values.pop()}")
     return "  ".join(words)
 

@@ -128,7 +128,7 @@ class Study:
         self.padding = bool(getattr(attack, "perturb_padding", False))
         believed = channel or judge.channel
         if believed.injected and shifts and getattr(attack, "schedule", None) == "paper":
-            self.shifts = paper_shifts(believed.window or victim.n, victim.n)
+            self.shifts = paper_shifts(believed.window or victim.n, victim.n, victim.fs)
         if shifts and not judge.channel.moving:
             raise ConfigError(NO_SHIFTS)
         if isinstance(attack, DirectAttack):

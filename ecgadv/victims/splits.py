@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-HELDOUT_FRACTION = 0.2
-
 
 def stratified_folds(labels: np.ndarray, folds: int = 5, seed: int = 0) -> np.ndarray:
     """Assign every record to one of ``folds`` parts with equal class shares.
