@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import os
@@ -16,7 +17,10 @@ from ecgadv.spelling import suggestion
 OPEN_MAPPINGS = ("selection.per_class", "data.label_map")
 """Keys whose value is a mapping with names of the user's."""
 
-TARGET = "_target_"
+TARGET, PARTIAL = "_target_", "_partial_"
+
+NO_ARGUMENTS = (TARGET, PARTIAL, "name")
+"""Keys of an option that are no arguments of what it names."""
 
 
 def look_here() -> None:
@@ -78,7 +82,8 @@ def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
     """Call what ``_target_`` names with the node's other keys as keyword arguments.
 
     Args:
-        node: an option of a group; its ``name`` is not passed on.
+        node: an option of a group; its ``name`` is not passed on. With ``_partial_: true`` the
+            arguments are bound, and whoever uses the result calls it, as in Hydra.
         **extra: further arguments; they win over those of the node.
 
     Raises:
@@ -86,7 +91,7 @@ def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
     """
     call = resolve(node)
     label = f"{TARGET}={node[TARGET]}"
-    arguments = {k: v for k, v in node.items() if k not in (TARGET, "name")} | extra
+    arguments = {k: v for k, v in node.items() if k not in NO_ARGUMENTS} | extra
     parameters: Mapping[str, inspect.Parameter] = {}
     # Some callables written in C have no signature; they check for themselves.
     with contextlib.suppress(TypeError, ValueError):
@@ -95,6 +100,8 @@ def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
         for key in arguments:
             if key not in parameters:
                 raise ConfigError(f"{label}: takes no {key}{suggestion(key, parameters)}")
+    if node.get(PARTIAL):
+        return functools.partial(call, **arguments)
     missing = [
         name
         for name, p in parameters.items()

@@ -17,7 +17,7 @@ from ecgadv import options
 from ecgadv.config.experiment import accepted, is_foreign
 from ecgadv.config.place import check_writable
 from ecgadv.errors import BackendError, ConfigError, NothingToDoError, VictimError
-from ecgadv.making import OPEN_MAPPINGS, TARGET, instantiate, leaves, lookup, resolve
+from ecgadv.making import NO_ARGUMENTS, OPEN_MAPPINGS, TARGET, instantiate, leaves, lookup, resolve
 from ecgadv.spelling import show
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def check_foreign(cfg: Mapping[str, Any]) -> None:
     """
     for section, node in cfg.items():
         if is_foreign(node):
-            values = {k: v for k, v in node.items() if k not in (TARGET, "name")}
+            values = {k: v for k, v in node.items() if k not in NO_ARGUMENTS}
             options.check_all(resolve(node), values, section)
 
 

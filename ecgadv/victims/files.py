@@ -259,6 +259,7 @@ def code_digest(function: Any) -> str:
     """sha256 of the source file of a function or class, "" where there is none."""
     import inspect
 
+    function = getattr(function, "func", function)  # a partial's own
     kind = function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
     try:
         file = inspect.getsourcefile(kind)
