@@ -101,15 +101,16 @@ def test_options_out_of_range_are_refused(name, options):
 
 
 def test_shifts_are_refused():
-    from ecgadv.attacks.base import Problem
-    from ecgadv.attacks.engine import Engine
-    from ecgadv.threat.channel import Channel
-    from ecgadv.threat.objectives import Objective
+    from ecgadv.study.setting import Setting
 
-    channel = Channel(moving=True)
-    problem = Problem(Objective(random_network(), channel=channel, shifts=2), metrics.get("l2"))
-    with pytest.raises(ConfigError, match="eot=none"):
-        Engine(make_attack("ch_pgd"), problem)
+    attack, form = make_attack("ch_pgd"), metrics.get("l2")
+    moving = Setting(deployment="local", shifts=2)
+    with pytest.raises(
+        ConfigError, match="attack=ch_pgd: cannot average over shifts; use eot=none"
+    ):
+        moving.study(random_network(), form, attack)
+    with pytest.raises(ConfigError, match="attack=ch_pgd: edits recordings, so it needs"):
+        Setting(threat_model="type2").study(random_network(), form, attack)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -255,7 +255,7 @@ LINES = [
      "error: attack.steps: KeyError raised while resolving interpolation: \"Environment variable "
      "'NO_SUCH' not found\""),
     ("a word in the environment", f"S=many {RUN} 'attack.steps=${{oc.env:S}}'",
-     "error: attack.steps=many: must be a whole number, at least 1"),
+     "error: attack.steps=many: must be a whole number, at least 2, or auto"),
     ("threads that are no number", f"ECGADV_THREADS=many {RUN} paths.root=.",
      "error: ECGADV_THREADS=many: must be a whole number, at least 1"),
     ("the home of nobody", f"{RUN} \"paths.root='~nobody-here/x'\"",
