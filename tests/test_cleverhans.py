@@ -105,9 +105,7 @@ def test_shifts_are_refused():
 
     attack, form = make_attack("ch_pgd"), metrics.get("l2")
     moving = Setting(deployment="local", shifts=2)
-    with pytest.raises(
-        ConfigError, match="attack=ch_pgd: cannot average over shifts"
-    ):
+    with pytest.raises(ConfigError, match="attack=ch_pgd: cannot average over shifts"):
         moving.study(random_network(), form, attack)
     with pytest.raises(ConfigError, match="attack=ch_pgd: edits recordings, so it needs"):
         Setting(threat_model="type2").study(random_network(), form, attack)

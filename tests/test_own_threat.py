@@ -261,6 +261,7 @@ def test_a_goal_sees_the_unperturbed_logits_of_every_record_of_a_pool(mine, monk
     objective = Objective(victim, Louder(by=0.0), channel, shifts=3, clean=before)
     rows = objective.aim(cases, objective.chosen(cases, None), 3)
     np.testing.assert_allclose(backend.to_numpy(rows.clean), before[[3, 1, 3]], rtol=1e-6)
+    np.testing.assert_array_equal(backend.to_numpy(rows.source), before[[3, 1, 3]].argmax(1))
     silent = objective(backend.tensor(0 * x[:1]), cases, backend.tensor([0], "int32"))
     np.testing.assert_allclose(backend.to_numpy(silent.margin), 0, atol=1e-4)
     options = {"method": "eot", "shifts": 2, "evaluation_shifts": 8, "steps": 25, "power": 2.0}

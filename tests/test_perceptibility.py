@@ -291,7 +291,7 @@ def test_a_run_writes_the_columns_and_is_read_without_them(tmp_path):
     assert code == 0
     rows = table(folder)
     assert tuple(rows[0]) == CASE_COLUMNS
-    assert CASE_COLUMNS[-11:] == perceptibility.PERCEPTIBILITY_COLUMNS
+    assert CASE_COLUMNS[-12:] == (*perceptibility.PERCEPTIBILITY_COLUMNS, "goal")
     run = ecgadv.load_run(folder)
     wanted = perceptibility.perceptibility(run.delta, run.x, run.lengths, run.scale_mv, fs=300)
     assert {row["success"] for row in rows} == {"true", "false"}

@@ -101,9 +101,6 @@ def _check_injection(cfg: Mapping[str, Any]) -> None:
             f"universal=all target={cfg['target']}: one signal for all classes needs one target, "
             f"one of {', '.join(victim_classes(cfg))}"
         )
-    if cfg.get("universal") == "all" and lookup(cfg, "goal.name") not in (None, "exclusive"):
-        goal = lookup(cfg, "goal.name")
-        raise ConfigError(f"universal=all goal={goal}: one signal for all classes: goal=exclusive")
     from ecgadv.threat.transforms import window_samples
 
     read = reading_of(cfg)

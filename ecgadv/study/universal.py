@@ -9,7 +9,7 @@ import numpy as np
 from ecgadv.errors import ConfigError
 from ecgadv.study.judge import pooled, untried
 from ecgadv.study.study import Chunk, Outcome, Study
-from ecgadv.threat.goals import UNTARGETED, Aim, Exclusive
+from ecgadv.threat.goals import UNTARGETED, Aim
 
 
 class Universal:
@@ -35,11 +35,6 @@ class Universal:
         read = self.clean.argmax(1).tolist()
         self.read, self.others = read[count:], x[count:]
         self.known = set(read[:count])
-        if len(self.known) > 1 and type(study.judge.goal) is not Exclusive:
-            raise ConfigError(
-                f"universal={count} goal={study.judge.goal.name}: one signal for records of "
-                "several classes knows goal=exclusive only"
-            )
         if len(self.known) > 1 and UNTARGETED in target:
             names = ", ".join(study.victim.classes[k] for k in sorted(self.known))
             raise ConfigError(

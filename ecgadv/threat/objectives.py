@@ -121,7 +121,9 @@ class Objective:
         if self.clean is None:
             return own
         pool = ops.convert_to_tensor(np.asarray(self.clean, np.float32))
-        return own._replace(clean=ops.take(pool, ops.reshape(views.record, (-1,)), axis=0))
+        clean = ops.take(pool, ops.reshape(views.record, (-1,)), axis=0)
+        # Each record of a pool is left from the class that it is read as.
+        return own._replace(clean=clean, source=ops.cast(ops.argmax(clean, axis=-1), "int32"))
 
     def __call__(self, delta: Any, cases: Cases, iteration: Any) -> Outcome:
         """Margins at δ, (B, n) -> (B,) each; ``iteration`` is (B,) int32 and picks the views.
